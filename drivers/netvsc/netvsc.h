@@ -1,0 +1,101 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The synthetic NIC as the network stack sees it. Nothing here knows VMBus, nothing behind it knows
+// lwIP. A NIC's data functions work on the calling core's channel and are for that core only.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct nic;
+
+enum nic_csum { // what the host vouches for in a received frame
+    NIC_CSUM_IP_OK = 1,
+    NIC_CSUM_L4_OK = 2,
+    NIC_CSUM_BAD = 4, // the host found a checksum wrong
+};
+
+struct nic_frame {
+    const uint8_t *data; // Ethernet header first, in the receive buffer: the host may still write it
+    uint32_t len;        // bytes, validated to lie inside its section
+    uint8_t csum;        // enum nic_csum
+    void *token;         // for nic_rx_release()
+};
+
+enum nic_tx_csum { // checksums that the host is asked to fill in
+    NIC_TX_IP4 = 1,  // frame is IPv4 (needed with TCP/UDP)
+    NIC_TX_IP6 = 2,
+    NIC_TX_TCP = 4,
+    NIC_TX_UDP = 8,
+    NIC_TX_IP_HEADER = 16,
+};
+
+struct nic_piece {
+    const void *data; // anywhere but the per-core window
+    uint32_t len;     // 1..65535
+};
+
+#define NIC_TX_PIECES 30
+
+struct nic_tx {
+    const struct nic_piece *pieces; // the Ethernet frame without FCS, in order
+    unsigned count;                 // 1..NIC_TX_PIECES
+    uint32_t len;                   // sum of the pieces
+    uint8_t csum;                   // enum nic_tx_csum; only bits that nic_info.tx_csum has
+    uint16_t transport_offset;      // from the start of the frame, when csum has TCP or UDP
+    void *done_ctx;                 // passed to nic_client.tx_done when the host is finished
+};
+
+enum nic_tx_result {
+    NIC_TX_COPIED = 0, // taken; the pieces may be reused at once, tx_done will not be called
+    NIC_TX_HELD = 1,   // taken; the pieces must stay as they are until tx_done
+    NIC_TX_FULL = -1,  // not taken; nic_client.tx_ready will be called when it is worth trying
+};
+
+struct nic_info {
+    uint8_t mac[6];
+    uint16_t mtu;          // IP MTU that host and configuration agree on
+    uint64_t speed_bps;    // 0: unknown
+    bool link_up;
+    uint8_t tx_csum;       // enum nic_tx_csum that the host offloads
+    uint32_t rx_sections;  // receive sections in all
+    const char *name;      // "nic0"
+};
+
+// What the stack gives to the driver. All are called on the core named.
+struct nic_client {
+    // A NIC is ready: core 0, from a fiber. From now on the other functions may be called.
+    void (*attach)(struct nic *nic);
+    // The NIC is going: core 0, from a fiber. On return the stack must hold no frame and no tx.
+    void (*detach)(struct nic *nic);
+    // Link went up or down: core 0. info->link_up is already updated.
+    void (*link)(struct nic *nic);
+    // One frame, the core of its channel. The client owns the token and must give it back.
+    void (*receive)(struct nic *nic, const struct nic_frame *frame);
+    // After a batch of receive() calls on this core: time to send what they caused.
+    void (*batch_end)(struct nic *nic);
+    void (*tx_done)(struct nic *nic, void *done_ctx);
+    void (*tx_ready)(struct nic *nic);
+};
+
+// Registers the driver with VMBus; NICs attach as the host offers them. Core 0, before vmbus_start().
+void netvsc_start(const struct nic_client *client);
+
+const struct nic_info *nic_info(const struct nic *nic);
+
+// A word for the client's own use (its netif).
+void nic_set_client_data(struct nic *nic, void *data);
+void *nic_client_data(const struct nic *nic);
+
+// Gives a received frame's memory back. Same core. Completions to the host are batched.
+void nic_rx_release(struct nic *nic, void *token);
+
+// True when so many sections are held that the client should copy frames out and release at once.
+bool nic_rx_scarce(const struct nic *nic);
+
+// Queues one frame. Small ones are copied to a send section, large ones go by reference. Nothing is
+// signalled before nic_flush() or the end of the loop's turn, whichever comes first.
+enum nic_tx_result nic_send(struct nic *nic, const struct nic_tx *tx);
+
+// Publishes and signals what is queued, at most one signal.
+void nic_flush(struct nic *nic);

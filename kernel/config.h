@@ -1,0 +1,33 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// What dunlin.conf may say, with its defaults. A malformed line is reported as file:line: reason on
+// the consoles and the default kept; the machine always boots. Read-only once the kernel runs.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+enum config_on_panic { PANIC_HALT, PANIC_RESTART };
+
+struct config {
+    // [log]
+    int log_level; // enum log_level; level = error|warn|info|debug, default info
+    // [net]
+    bool dhcp; // address = dhcp (default) or a.b.c.d/prefix
+    uint32_t address, netmask, gateway; // network byte order, for a static address
+    uint16_t mtu; // IP MTU 576..9000, default 1500
+    // [netvsc]
+    uint32_t receive_buffer; // bytes, 64k..31m, default 4 MiB
+    uint32_t send_buffer;    // bytes, 64k..15m, default 1 MiB
+    uint32_t ring;           // bytes each way incl. header page, default 128 KiB
+    // [iperf3]
+    uint16_t iperf3_port; // default 5201
+    // [system]
+    enum config_on_panic on_panic; // on-panic = halt (default) | restart
+};
+
+extern struct config config;
+
+// Parses text (NUL terminated) into *out, which starts from defaults. Calls report(line, reason) for
+// each bad line. Returns the number of bad lines. Pure: also used by the unit tests.
+unsigned config_parse(const char *text, struct config *out,
+                      void (*report)(unsigned line, const char *reason, void *ctx), void *ctx);

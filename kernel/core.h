@@ -1,0 +1,32 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Cores and the per-core window.
+// Each core runs the same loop over its own things. A variable marked PERCORE, and all of lwIP's
+// writable data, lives in the window: one virtual range that every core maps to its own pages.
+// A pointer into the window must never reach another core or the host.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#define MAX_CORES 64
+
+#ifdef DUNLIN_KERNEL
+#define PERCORE __attribute__((section(".percore")))
+#else
+#define PERCORE // unit tests on Linux have one core
+#endif
+
+// How many cores run, 1..MAX_CORES. Constant once cores_start() has returned.
+unsigned core_count(void);
+
+// This core's number, 0..core_count()-1. Core 0 booted the machine and runs the control plane.
+unsigned core_id(void);
+
+// Hyper-V's VP index of a core (never assume that it equals the core's number or APIC id).
+uint32_t core_vp_index(unsigned core);
+
+// Makes a halted core look at its pollers again. Any core, any time; one IPI only if it is halted.
+void core_wake(unsigned core);
+
+// True if any byte of [p, p+len) lies in the per-core window. Used by asserts.
+bool core_in_window(const void *p, uint64_t len);
