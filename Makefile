@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# The targets people type. Each first calls tools/setup, which is silent when there is nothing to do;
+# the build proper is in kernel.mk (and tests/unit/unit.mk), entered once its inputs exist.
+
+VCPUS ?= 2
+MEMORY ?= 512
+PORT ?= 5201
+HEADLESS ?=
+GDB_PORT ?= 1234
+
+SUBMAKE = $(MAKE) --no-print-directory
+HV_RUN = tools/hv run --efi build/BOOTX64.EFI --vcpus $(VCPUS) --memory $(MEMORY) \
+	--forward $(PORT):5201 $(if $(filter-out 0,$(HEADLESS)),--headless)
+C_FILES = $(shell git ls-files 'boot/*.[ch]' 'kernel/*.[ch]' 'drivers/*.[ch]' 'net/*.[ch]' \
+	'tests/*.[ch]')
+
+.DEFAULT_GOAL := help
+.PHONY: help run test image bench debug format lint clean
+
+help:
+	@echo 'make run     build the image, boot it on the emulated Hyper-V, say what to type'
+	@echo '             VCPUS=n MEMORY=mb PORT=p HEADLESS=1 (now $(VCPUS), $(MEMORY), $(PORT))'
+	@echo 'make test    unit, reference (Linux guest) and end-to-end tests'
+	@echo 'make image   build/BOOTX64.EFI, build/dunlin.vhdx, build/dunlin.iso'
+	@echo 'make bench   iperf3 against Dunlin and Linux in turn; build/bench/results.json'
+	@echo 'make debug   like run, stopped for gdb; prints the gdb line'
+	@echo 'make format  format the C files        make lint   clang-tidy and cppcheck'
+	@echo 'make clean   remove what was built from this tree (keeps downloads and the host)'
+
+# exec: make is then the direct parent of the runner and passes its signals on.
+run:
+	@tools/setup run
+	@$(SUBMAKE) build/BOOTX64.EFI
+	@exec $(HV_RUN)
+
+debug:
+	@tools/setup debug
+	@$(SUBMAKE) build/BOOTX64.EFI
+	@exec $(HV_RUN) --gdb $(GDB_PORT) --symbols build/kernel.elf
+
+image:
+	@tools/setup image
+	@$(SUBMAKE) build/BOOTX64.EFI
+	@tools/image/build build/BOOTX64.EFI build
+
+test:
+	@tools/setup test
+	@$(SUBMAKE) image
+	@$(SUBMAKE) unit
+	@/usr/bin/python3 -m pytest -c tests/pytest.ini tests
+
+bench:
+	@tools/setup test
+	@$(SUBMAKE) build/BOOTX64.EFI
+	@tools/bench/bench
+
+format:
+	@tools/setup lint
+	@clang-format -i $(C_FILES)
+
+lint:
+	@tools/setup lint
+	@tools/lint
+
+clean:
+	@find build -mindepth 1 -maxdepth 1 ! -name download ! -name apt ! -name host ! -name src \
+		! -name reference -exec rm -rf {} + 2>/dev/null || true
+
+-include kernel.mk
+-include tests/unit/unit.mk
