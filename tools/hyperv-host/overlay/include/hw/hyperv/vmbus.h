@@ -54,6 +54,7 @@ typedef struct VMBusRing {
     uint32_t size;              /* of the data, in bytes */
     uint32_t index;             /* next byte to read or to write */
     uint32_t published;         /* last value given to the guest */
+    uint32_t peer;              /* the guest's index as last seen */
 } VMBusRing;
 
 struct VMBusChannel {
@@ -76,8 +77,9 @@ struct VMBusChannel {
     VMBusGpadl *ring_gpadl;
     VMBusRing in;               /* guest to host */
     VMBusRing out;              /* host to guest */
-    uint32_t in_mask;           /* what the host last wrote to in's mask */
+    bool masked;                /* what the host last wrote to in's mask */
     bool waiting_room;          /* pending_send_size of out is set */
+    bool peer_signals_room;     /* the guest honours pending_send_size */
     uint8_t *packet;            /* private copy of the packet being handled */
     uint32_t packet_bytes;      /* size of that buffer */
 
@@ -112,7 +114,8 @@ struct VMBusDevice {
     QemuUUID instance_id;
     unsigned num_channels;      /* set by realize, at least 1 */
     VMBusChannel *channels;
-    bool unplugging;
+    bool unplugging;            /* removal was asked for */
+    bool removing;              /* and nothing is in its way any more */
 };
 
 VMBus *vmbus_device_bus(VMBusDevice *dev);
@@ -234,8 +237,12 @@ void vmbus_device_stats(VMBusDevice *dev, QDict *out);
 
 bool vmbus_ring_open(VMBusChannel *chan, uint32_t downstream_page);
 void vmbus_ring_close(VMBusChannel *chan);
-/* The guest signalled: check what it must not have touched. */
-void vmbus_ring_check_mask(VMBusChannel *chan);
+/*
+ * The worker starts: mask the guest's signals and forget requests for room.
+ * Returns false if the guest touched what it must not (channel failed).
+ */
+bool vmbus_ring_wake(VMBusChannel *chan);
+bool vmbus_ring_out_empty(VMBusChannel *chan);
 void vmbus_channel_signal_guest(VMBusChannel *chan);
 
 #endif
