@@ -1,0 +1,127 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A network namespace with taps for VMs (vnet headers on) and a DHCP server: a LAN of our own that
+leaves the machine's network alone. Used by the benchmark and the end-to-end tests. Needs root.
+
+It is removed when the `with` block ends; what a killed process left behind goes at the next start."""
+
+import ctypes
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+
+from . import BUILD, HvError
+
+PREFIX = "dunlin-"
+PR_SET_PDEATHSIG = 1
+_LIBC = ctypes.CDLL(None)
+
+
+def _die_with_parent():
+    _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _ip(*arguments):
+    done = subprocess.run(["ip", *map(str, arguments)], text=True, check=False,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    if done.returncode:
+        raise HvError(f"ip {' '.join(map(str, arguments))} failed: {done.stdout.strip()}")
+    return done.stdout
+
+
+def _remove_stale():
+    """Our names end in the process id of their maker; one without a maker is left over."""
+    for line in _ip("netns", "list").splitlines():
+        match = re.match(re.escape(PREFIX) + r"\S*-(\d+)(?: |$)", line)
+        if match and not os.path.exists(f"/proc/{match[1]}"):
+            subprocess.run(["ip", "netns", "delete", line.split()[0]], check=False,
+                           stderr=subprocess.DEVNULL)
+
+
+class TapNet:
+    """Taps tap0, tap1, ...: tapN has 10.77.N.1/24 here and leases 10.77.N.100-199 there."""
+
+    def __init__(self, purpose, taps=1, mtu=1500, dhcp=True):
+        if os.geteuid() != 0:
+            raise HvError("taps and network namespaces need root; run the same command with sudo")
+        for program, package in (("ip", "iproute2"), ("dnsmasq", "dnsmasq-base")):
+            if not shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/sbin"):
+                raise HvError(f"{program} is missing: apt-get install {package}")
+        self.name = f"{PREFIX}{purpose}-{os.getpid()}"
+        self.taps = [f"tap{n}" for n in range(taps)]
+        self.mtu = mtu
+        self.dhcp = dhcp
+        self.folder = BUILD / "run" / self.name
+        self._server = None
+
+    def here(self, tap=0):
+        """This side's address on a tap."""
+        return f"10.77.{tap}.1"
+
+    def __enter__(self):
+        _remove_stale()
+        try:
+            _ip("netns", "add", self.name)
+            _ip("-n", self.name, "link", "set", "lo", "up")
+            for number, tap in enumerate(self.taps):
+                # The host opens the tap by name; IFF_VNET_HDR has to be the same on both sides.
+                _ip("-n", self.name, "tuntap", "add", "mode", "tap", "vnet_hdr", "name", tap)
+                _ip("-n", self.name, "address", "add", f"{self.here(number)}/24", "dev", tap)
+                _ip("-n", self.name, "link", "set", tap, "mtu", self.mtu, "up")
+            if self.dhcp:
+                self._start_dhcp()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.close()
+
+    def close(self):
+        """Ends the server and removes the namespace with its taps. Fine to call twice."""
+        if self._server:
+            self._server.kill()
+            self._server.wait()
+            self._server = None
+        subprocess.run(["ip", "netns", "delete", self.name], check=False,
+                       stderr=subprocess.DEVNULL)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def command(self, *arguments):
+        """The command line that runs something in the namespace."""
+        return ["ip", "netns", "exec", self.name, *map(str, arguments)]
+
+    def run(self, *arguments, timeout=60):
+        """Runs a program in the namespace to its end; returns it with its output as text."""
+        return subprocess.run(self.command(*arguments), text=True, check=False, timeout=timeout,
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                              stderr=subprocess.STDOUT)
+
+    def popen(self, *arguments, **options):
+        """Starts a program in the namespace; it dies with this process."""
+        return subprocess.Popen(self.command(*arguments), preexec_fn=_die_with_parent,
+                                stdin=subprocess.DEVNULL, **options)
+
+    def log(self):
+        """What the DHCP server has logged."""
+        return (self.folder / "dnsmasq.log").read_text(encoding="utf-8", errors="replace")
+
+    def _start_dhcp(self):
+        self.folder.mkdir(parents=True, exist_ok=True)
+        log = self.folder / "dnsmasq.log"
+        ranges = [f"--dhcp-range=10.77.{n}.100,10.77.{n}.199,1h" for n in range(len(self.taps))]
+        with open(log, "wb") as output:
+            self._server = self.popen(
+                "dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--user=root",
+                "--pid-file", "--no-ping", "--dhcp-authoritative", "--log-dhcp",
+                "--bind-interfaces", *[f"--interface={tap}" for tap in self.taps],
+                f"--dhcp-leasefile={self.folder}/leases", *ranges,
+                stdout=output, stderr=subprocess.STDOUT)
+        deadline = time.monotonic() + 10
+        while self.log().count("DHCP, IP range") < len(self.taps):
+            if self._server.poll() is not None or time.monotonic() > deadline:
+                raise HvError(f"dnsmasq did not start: {self.log().strip()}")
+            time.sleep(0.02)
