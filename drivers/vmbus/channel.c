@@ -1,0 +1,260 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Channels: open and close (control path), and each core's VMBus poller: it takes messages and event
+// flags from the SynIC when that has interrupted, and runs the handlers of channels that have work.
+// While a channel is polled its interrupts are masked; they are unmasked when the core goes to halt.
+#include "drivers/vmbus/channel.h"
+
+#include <errno.h>
+
+#include "drivers/hyperv/hyperv.h"
+#include "drivers/vmbus/connection.h"
+#include "drivers/vmbus/vmbus.h"
+#include "kernel/alloc.h"
+#include "kernel/core.h"
+#include "kernel/log.h"
+#include "kernel/loop.h"
+#include "kernel/panic.h"
+
+#define MESSAGES_PER_TURN 64
+
+struct core_bus { // one core's side of VMBus
+    struct poller poller;
+    bool interrupted; // the SynIC has something for us
+    struct channel *channels;
+    struct channel *by_relid[VMBUS_MAX_RELID];
+};
+static PERCORE struct core_bus bus;
+
+static void take_messages(void)
+{
+    struct hv_message message;
+
+    for (unsigned i = 0; i < MESSAGES_PER_TURN; i++) {
+        if (!synic_take_message(&message))
+            return;
+        vmbus_message(&message);
+    }
+    bus.interrupted = true; // the rest in the next turn
+}
+
+static void take_event(uint32_t relid)
+{
+    struct channel *channel = bus.by_relid[relid];
+
+    vmbus_counters.events++;
+    if (!channel || channel->state != CHANNEL_OPEN) {
+        vmbus_counters.unknown_events++;
+        return;
+    }
+    channel->interrupts++;
+    channel->polling = true;
+    ring_in_mask(&channel->in);
+}
+
+static void take_events(void)
+{
+    uint64_t flags[HV_EVENT_FLAG_WORDS];
+
+    if (!synic_take_events(flags))
+        return;
+    for (unsigned word = 0; word < HV_EVENT_FLAG_WORDS; word++) {
+        for (; flags[word]; flags[word] &= flags[word] - 1)
+            take_event(word * 64 + (unsigned)__builtin_ctzll(flags[word]));
+    }
+}
+
+static bool interrupted(void)
+{
+    if (synic_interrupted())
+        bus.interrupted = true;
+    return bus.interrupted;
+}
+
+static bool core_poll(void *ctx)
+{
+    bool more = false;
+    (void)ctx;
+
+    if (interrupted()) {
+        bus.interrupted = false;
+        more = true;
+        take_events();
+        take_messages();
+    }
+    for (struct channel *c = bus.channels; c; c = c->next) {
+        if (c->polling && c->state == CHANNEL_OPEN && c->ops->poll(c->ctx))
+            more = true;
+    }
+    return more;
+}
+
+static bool core_arm(void *ctx)
+{
+    (void)ctx;
+
+    if (interrupted())
+        return true;
+    for (struct channel *c = bus.channels; c; c = c->next) {
+        if (c->state != CHANNEL_OPEN)
+            continue;
+        c->ops->flush(c->ctx);
+        if (!c->polling)
+            continue;
+        if (ring_in_unmask(&c->in))
+            return true;
+        c->polling = false;
+    }
+    return false;
+}
+
+void channels_start_core(void)
+{
+    bus.poller = (struct poller){.name = "vmbus", .poll = core_poll, .arm = core_arm};
+    loop_add(&bus.poller);
+}
+
+static void core_add(struct channel *channel)
+{
+    ASSERT(channel->relid < VMBUS_MAX_RELID && !bus.by_relid[channel->relid]);
+    bus.by_relid[channel->relid] = channel;
+    channel->next = bus.channels;
+    bus.channels = channel;
+}
+
+static void core_remove(struct channel *channel)
+{
+    struct channel **link = &bus.channels;
+
+    while (*link != channel)
+        link = &(*link)->next;
+    *link = channel->next;
+    bus.by_relid[channel->relid] = NULL;
+}
+
+static int post_open(struct channel *channel, uint32_t ring_pages)
+{
+    struct vmbus_open message = {
+        .header.type = VMBUS_OPEN,
+        .relid = channel->relid,
+        .open_id = channel->relid,
+        .gpadl = channel->gpadl.handle,
+        .target_vp = core_vp_index(channel->core),
+        .downstream_page = ring_pages,
+    };
+    struct vmbus_call call = {
+        .answer = VMBUS_OPEN_RESULT, .relid = channel->relid, .id = channel->relid};
+
+    int r = vmbus_call(&call, &message, sizeof(message), channel->device, VMBUS_ANSWER_TIMEOUT);
+    if (r == 0 && call.result.status != 0) {
+        log_error("vmbus: relid %u: open refused, status %#x", channel->relid, call.result.status);
+        return -EIO;
+    }
+    return r;
+}
+
+static void post_close(struct channel *channel)
+{
+    struct vmbus_relid message = {.header.type = VMBUS_CLOSE, .relid = channel->relid};
+
+    if (!channel->device->rescinded)
+        vmbus_post(&message, sizeof(message), channel->device);
+}
+
+// Gives the rings back: 0 if the host has let go of them.
+static int rings_free(struct channel *channel)
+{
+    uint32_t pages = channel->gpadl.pages;
+    int r = gpadl_destroy(channel->device, &channel->gpadl);
+
+    shared_free(channel->gpadl.memory, pages, r != 0);
+    return r;
+}
+
+int channel_open(struct channel *channel, struct vmbus_device *device, uint32_t ring_bytes,
+                 const struct channel_ops *ops, void *ctx)
+{
+    uint32_t pages = ring_bytes / PAGE_SIZE;
+    uint8_t *memory = shared_alloc(2 * pages);
+    bool leaked;
+
+    if (!memory)
+        return -ENOMEM;
+    *channel = (struct channel){
+        .device = device, .core = core_id(), .relid = device->relid, .ops = ops, .ctx = ctx};
+    ring_out_init(&channel->out, memory, ring_bytes);
+    ring_in_init(&channel->in, memory + ring_bytes, ring_bytes);
+    int r = gpadl_create(device, memory, 2 * pages, &channel->gpadl, &leaked);
+    if (r) {
+        shared_free(memory, 2 * pages, leaked);
+        return r;
+    }
+
+    // The host may signal as soon as it has opened: everything is in place before it is asked.
+    channel->state = CHANNEL_OPENING;
+    core_add(channel);
+    r = post_open(channel, pages);
+    if (r) {
+        if (r == -ETIMEDOUT) // the host may open it yet
+            post_close(channel);
+        core_remove(channel);
+        channel->state = CHANNEL_CLOSED;
+        rings_free(channel);
+        return r;
+    }
+    channel->state = CHANNEL_OPEN;
+    channel->polling = true; // what came while OPENING
+    return 0;
+}
+
+int channel_close(struct channel *channel)
+{
+    if (channel->state == CHANNEL_CLOSED)
+        return 0;
+    channel->state = CHANNEL_CLOSED;
+    core_remove(channel);
+    post_close(channel);
+    return rings_free(channel);
+}
+
+static void signal_host(struct channel *channel)
+{
+    if (!channel->device->dedicated)
+        vmbus_set_send_bit(channel->relid);
+    channel->signals++;
+    vmbus_counters.signals++;
+    hv_signal_event(channel->device->connection_id);
+}
+
+void channel_publish(struct channel *channel)
+{
+    if (channel->state == CHANNEL_OPEN && ring_out_publish(&channel->out))
+        signal_host(channel);
+}
+
+void channel_release(struct channel *channel)
+{
+    if (channel->state == CHANNEL_OPEN && ring_in_release(&channel->in))
+        signal_host(channel);
+}
+
+void channel_fail(struct channel *channel, const char *why)
+{
+    if (channel->state != CHANNEL_OPEN)
+        return;
+    log_error("vmbus: relid %u: %s: channel is dead", channel->relid, why);
+    channel->state = CHANNEL_DEAD;
+    device_fail(channel->device);
+}
+
+void channels_rescinded(const struct vmbus_device *device)
+{
+    for (struct channel *c = bus.channels; c; c = c->next) {
+        if (c->device == device && c->state == CHANNEL_OPEN)
+            c->state = CHANNEL_DEAD;
+    }
+}
+
+void vmbus_start_core(void)
+{
+    channels_start_core();
+}

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// An open channel: two rings, bound to one core. Opened and closed from fibers of that core; polled
+// by that core's VMBus poller, which alone runs the driver's handler.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "drivers/vmbus/device.h"
+#include "drivers/vmbus/gpadl.h"
+#include "drivers/vmbus/ring.h"
+
+// Legal steps: CLOSED -> OPENING -> OPEN -> CLOSED, OPENING -> CLOSED (the host refused),
+// OPEN -> DEAD -> CLOSED (a ring is broken or the device was rescinded: not polled any more).
+enum channel_state { CHANNEL_CLOSED, CHANNEL_OPENING, CHANNEL_OPEN, CHANNEL_DEAD };
+
+struct channel_ops {
+    // A bounded batch of work; true if there is more. Called while the channel is OPEN.
+    bool (*poll)(void *ctx);
+    // The core is about to halt: show the host what is queued.
+    void (*flush)(void *ctx);
+};
+
+struct channel {
+    struct vmbus_device *device;
+    enum channel_state state;
+    unsigned core;
+    uint32_t relid;
+    bool polling; // interrupts are masked, the core looks at it every turn
+    struct ring_out out;
+    struct ring_in in;
+    const struct channel_ops *ops;
+    void *ctx;
+    struct gpadl gpadl; // of both rings
+    uint64_t signals, interrupts;
+    struct channel *next; // of the same core
+};
+
+// Opens the device's primary channel on the calling core with rings of ring_bytes each (header page
+// included, multiple of the page size). The handler may run before this returns. 0 or negative errno.
+int channel_open(struct channel *channel, struct vmbus_device *device, uint32_t ring_bytes,
+                 const struct channel_ops *ops, void *ctx);
+
+// Closes it and frees the rings. The handler does not run any more. 0, or a negative errno if the host
+// did not confirm: then it may still use all memory that was shared with it through this channel.
+int channel_close(struct channel *channel);
+
+// Publishes what was put into the out ring and signals the host if it has to be.
+void channel_publish(struct channel *channel);
+
+// Gives back what was read from the in ring and signals the host if it waits for room.
+void channel_release(struct channel *channel);
+
+// Stops polling a channel whose ring is broken and tells the device's fiber. `why` is logged.
+void channel_fail(struct channel *channel, const char *why);
+
+// The poller side, for connection.c.
+void channels_start_core(void);
+void channels_rescinded(const struct vmbus_device *device);
