@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What all tests share: booting VMs, and the rule that no guest breaks a rule of Hyper-V.
+
+A VM is started by the `boot` factory of a test or module and stopped by pytest. After each test the
+host's log is read: a violation line that the test did not announce (marker breaks_rule) fails it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT / "tools"))
+
+from hvlib.tapnet import TapNet  # noqa: E402
+from hvlib.vm import READY, Forward, Spec, Vm  # noqa: E402
+from support import free_port  # noqa: E402
+
+EFI = ROOT / "build" / "BOOTX64.EFI"
+_watched = {}  # VM -> violations that were reported already
+
+
+def _new_violations(vm):
+    lines = vm.violations()[_watched.get(vm, 0):]
+    _watched[vm] = _watched.get(vm, 0) + len(lines)
+    return lines
+
+
+class Booter:
+    """Starts VMs for one fixture and ends them with it."""
+    count = 0
+
+    def __init__(self):
+        self.vms = []
+
+    def start(self, **fields):
+        """Starts a VM described by fields of hvlib's Spec; does not wait for the guest."""
+        Booter.count += 1
+        vm = Vm.start(Spec(name=f"test-{Booter.count}", **fields))
+        self.vms.append(vm)
+        _watched[vm] = 0
+        return vm
+
+    def dunlin(self, timeout=60, **fields):
+        """Boots Dunlin and waits until it serves. vm.port leads to its iperf3 (user NIC)."""
+        port = free_port()
+        if "nics" not in fields:
+            fields["forwards"] = [Forward(port, 5201)]
+        if not fields.keys() & {"disk", "cdrom"}:
+            fields.setdefault("efi", EFI)
+        vm = self.start(**fields)
+        vm.port = port
+        vm.ready = vm.wait_console(READY, timeout)[0]
+        return vm
+
+    def close(self):
+        broken = []
+        for vm in self.vms:
+            vm.stop()
+            broken += _new_violations(vm)
+            del _watched[vm]
+        assert not broken, f"the guest broke a rule of Hyper-V: {broken}"
+
+
+@pytest.fixture
+def boot():
+    """Booter for VMs of one test."""
+    booter = Booter()
+    yield booter
+    booter.close()
+
+
+@pytest.fixture(scope="module")
+def module_boot():
+    """Booter for VMs that the tests of a file share."""
+    booter = Booter()
+    yield booter
+    booter.close()
+
+
+@pytest.fixture(scope="module")
+def tapnet(request):
+    """A network namespace with tap0 and a DHCP server. Root is needed: no silent skip."""
+    name = request.module.__name__.rsplit(".", 1)[-1].replace("test_", "")
+    with TapNet(name) as net:
+        yield net
+
+
+@pytest.fixture(autouse=True)
+def no_violations(request):
+    """Fails a test during which a guest broke a rule that the test did not announce."""
+    yield
+    allowed = {m.args[0] for m in request.node.iter_markers("breaks_rule")}
+    broken = [line for vm in list(_watched) for line in _new_violations(vm)
+              if not any(f" {rule}:" in line for rule in allowed)]
+    assert not broken, f"the guest broke a rule of Hyper-V: {broken}"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Shows the consoles and host logs of the VMs that lived when a test failed."""
+    outcome = yield
+    report = outcome.get_result()
+    if report.failed and call.when in ("setup", "call"):
+        for vm in _watched:
+            report.sections.append((f"{vm.name} console", vm.console_tail(40)))
+            report.sections.append((f"{vm.name} host log", vm.host_text()[-3000:]))

@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The witness: Debian's unmodified Linux with its own hv_vmbus and hv_netvsc accepts the emulated
+host. What it negotiates, complains about and moves keeps the host honest."""
+
+import re
+
+import pytest
+
+from hvlib import iperf
+from hvlib.vm import Forward
+from linux import Linux, spec_fields
+from support import free_port
+
+VERSIONS = {"5.0": 0x50000, "4.0": 0x40000, "3.0": 0x30000, "2.4": 0x20004}
+
+
+def boot_linux(booter, **fields):
+    """Boots the guest on user networking; guest.port leads to its iperf3."""
+    port = free_port()
+    guest = Linux(booter.start(**spec_fields(forwards=[Forward(port, 5201)], **fields)))
+    guest.port = port
+    return guest
+
+
+def check_iperf(guest, *options):
+    report = iperf.client("127.0.0.1", *options, port=guest.port)
+    assert report.received_bytes > 1_000_000
+    assert all(report.intervals), f"stalled: {report.intervals}"
+    return report
+
+
+@pytest.fixture(scope="module", params=[1, 2, 4], ids=lambda n: f"vcpus{n}")
+def guest(request, module_boot):
+    linux = boot_linux(module_boot, vcpus=request.param)
+    yield linux
+    linux.vm.stop()
+
+
+def test_detects_hyperv(guest):
+    log = guest.check("dmesg")
+    assert "Hypervisor detected: Microsoft Hyper-V" in log
+    assert int(guest.check("nproc")) == int(re.search(r"smpboot: Allowing (\d+) CPUs", log)[1])
+    assert guest.check("cat /sys/devices/system/clocksource/clocksource0/current_clocksource") \
+        == "hyperv_clocksource_tsc_page"
+
+
+def test_negotiates_newest_vmbus(guest):
+    assert "hv_vmbus: Vmbus version:5.3" in guest.check("dmesg")
+
+
+def test_dhcp_lease(guest):
+    assert guest.address == "10.0.2.15"
+    assert "router=10.0.2.2" in guest.check("cat /tmp/lease")
+
+
+def test_iperf_to_guest(guest):
+    check_iperf(guest, "-t", 3)
+
+
+def test_iperf_from_guest(guest):
+    check_iperf(guest, "-t", 3, "-R")
+
+
+def test_iperf_parallel(guest):
+    check_iperf(guest, "-t", 2, "-P", 8)
+    check_iperf(guest, "-t", 2, "-P", 8, "-R")
+
+
+def test_checksum_offloads_on(guest):
+    features = guest.check("ethtool -k eth0")
+    assert re.search(r"^rx-checksumming: on", features, re.M), features
+    assert re.search(r"^tx-checksumming: on", features, re.M), features
+
+
+def test_link_flap(guest):
+    for up in (False, True):
+        guest.vm.qmp("set_link", name="nic0", up=up)
+        guest.check(f"for i in $(seq 100); do [ $(cat /sys/class/net/eth0/carrier) = {int(up)} ] "
+                    "&& exit 0; sleep 0.1; done; exit 1")
+    guest.check("ping -c 2 -W 5 10.0.2.2")
+
+
+def test_reload_driver(guest):
+    for _ in range(2):
+        guest.check("rmmod hv_netvsc")
+        assert guest.run("test -e /sys/class/net/eth0")[0] != 0
+        guest.check("modprobe hv_netvsc")
+        guest.check("for i in $(seq 100); do [ -e /sys/class/net/eth0 ] && exit 0; sleep 0.1; "
+                    "done; exit 1")
+        guest.check("ip link set eth0 up && udhcpc -q -n -t 10 -T 1 -i eth0 -s /etc/udhcpc.script")
+        guest.check("ping -c 2 -W 5 10.0.2.2")
+    check_iperf(guest, "-t", 1)
+
+
+def test_no_complaint(guest):
+    """Last of the shared guest: everything above has happened."""
+    assert guest.kernel_complaints() == []
+
+
+def test_counters(guest):
+    """The host's counters agree with what the guest has counted itself."""
+    nic = guest.vm.stats()["devices"]["nic0"]
+    assert nic["rx_packets"] > 1000 and nic["tx_packets"] > 1000
+    assert nic["rx_sections_outstanding"] <= nic["rx_sections_peak"]
+    vps = guest.vm.stats()["vps"]
+    assert sum(vp["hypercalls"]["signal_event"] for vp in vps) > 0
+    assert sum(vp["interrupts"] for vp in vps) > 0
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_older_vmbus(boot, version):
+    """Capped to an older protocol the guest falls back to it and works as well."""
+    guest = boot_linux(boot, vcpus=1, max_version=VERSIONS[version])
+    assert f"hv_vmbus: Vmbus version:{version}" in guest.check("dmesg")
+    assert guest.address == "10.0.2.15"
+    check_iperf(guest, "-t", 1)
+    check_iperf(guest, "-t", 1, "-R")
+    guest.check("rmmod hv_netvsc && modprobe hv_netvsc")
+    assert guest.kernel_complaints() == []
