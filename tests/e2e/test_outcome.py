@@ -1,0 +1,27 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""What the project is for: a stock iperf3 client measures through Dunlin, test after test without a
+restart, on 1, 2 and 4 vCPUs and in a small VM."""
+
+import pytest
+
+from dunlin import check_iperf, memory, wait_memory
+
+MACHINES = {"1-vcpu": (1, 512), "2-vcpus": (2, 512), "4-vcpus": (4, 512), "128-MB": (2, 128)}
+
+
+@pytest.mark.parametrize("machine", MACHINES)
+def test_iperf(boot, machine):
+    vcpus, megabytes = MACHINES[machine]
+    vm = boot.dunlin(vcpus=vcpus, memory=megabytes)
+    before = memory(vm)
+    for options in ([], ["-R"], ["-P", 8], ["-P", 8, "-R"]):
+        report = check_iperf(vm, *options, seconds=5)
+        assert len(report.intervals) >= 4
+    wait_memory(vm, before, 30)
+    assert vm.stats()["devices"]["nic0"]["rx_sections_outstanding"] == 0
+
+
+def test_every_core_runs(boot):
+    """All vCPUs of the machine have been started and are in their loop."""
+    vm = boot.dunlin(vcpus=4)
+    assert "4 cores" in vm.console()
