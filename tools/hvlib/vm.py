@@ -26,7 +26,7 @@ VIOLATION = "hyperv-host: violation:"
 CRASH = "hyperv-host: guest crash:"
 
 # A Generation 2 machine has no PIT, PIC, PS/2, VGA, IDE; see tools/hyperv-host/README.md.
-MACHINE = "q35,pit=off,pic=off,i8042=off,smbus=off,sata=off,hpet=off,vmport=off"
+GENERATION_2 = "q35,pit=off,pic=off,i8042=off,smbus=off,sata=off,hpet=off,vmport=off"
 PR_SET_PDEATHSIG = 1
 ESCAPES = re.compile(r"\x1b(\[[0-9;?=]*[A-Za-z]|[()][A-Z0-9]|[=>])|[\x00-\x08\x0b-\x1f\x7f]")
 
@@ -156,7 +156,8 @@ def command_line(spec, folder):
     """The host's arguments. Sockets are relative to the VM's folder, its working directory."""
     cpu = ",".join(["max", *(["hyperv=on"] if spec.hyperv else []), *spec.cpu_opts])
     command = [
-        HOST, "-nodefaults", "-no-user-config", "-name", spec.name, "-machine", MACHINE,
+        HOST, "-nodefaults", "-no-user-config", "-name", spec.name,
+        "-machine", GENERATION_2 if spec.hyperv else "q35",
         "-accel", "tcg,thread=multi", "-cpu", cpu, "-smp", spec.vcpus, "-m", spec.memory,
         "-display", "none", "-device", "ramfb",
         "-drive", f"if=pflash,unit=0,format=raw,readonly=on,file={OVMF}/OVMF_CODE_4M.fd",
