@@ -53,7 +53,7 @@ def wait_traffic(vm, megabytes=1):
 
 
 def check_iperf(vm, *options, seconds=None, **client):
-    """A test as the issue of correctness wants it: both totals agree, no second without data."""
+    """One iperf3 test that must be right: both totals agree, no second without data."""
     if seconds:
         options = ("-t", seconds, *options)
     report = iperf.client(client.pop("host", "127.0.0.1"), *options,

@@ -6,11 +6,11 @@ import time
 
 import pytest
 
-from conftest import EFI
 from dunlin import address, check_iperf
 from hvlib import BUILD
 from hvlib.vm import CRASH
 
+EFI = BUILD / "BOOTX64.EFI"
 VERSIONS = {"5.2": 0x50002, "5.1": 0x50001, "5.0": 0x50000, "4.0": 0x40000, "3.0": 0x30000,
             "2.4": 0x20004}
 

@@ -1,0 +1,61 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""tools/hv: its errors say what to do. Needs the host, but no guest."""
+
+import socket
+import subprocess
+
+from support import ROOT
+
+
+def hv(*arguments):
+    """Runs tools/hv; returns (exit status, all it printed)."""
+    done = subprocess.run([ROOT / "tools" / "hv", *arguments], stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
+                          check=False)
+    return done.returncode, done.stdout
+
+
+def test_help_everywhere():
+    status, text = hv("--help")
+    assert status == 0
+    for command in ("run", "linux", "stats", "console", "stop"):
+        assert command in text
+        assert hv(command, "--help")[0] == 0
+
+
+def test_taken_port():
+    with socket.socket() as sock:
+        sock.bind(("127.0.0.1", 0))
+        sock.listen()
+        port = sock.getsockname()[1]
+        status, text = hv("run", "--name", "test-runner", "--headless", "--efi", "/bin/true",
+                          "--forward", f"{port}:5201")
+    assert status == 1 and f"port {port}" in text and "PORT=" in text
+
+
+def test_missing_file():
+    status, text = hv("run", "--name", "test-runner", "--headless", "--efi", "/nowhere",
+                      "--forward", "0.0.0.0:1:1/udp")
+    assert status == 1 and "/nowhere: no such file" in text
+
+
+def test_nothing_runs():
+    status, text = hv("stats", "--name", "test-nobody")
+    assert status == 1 and "no VM named test-nobody" in text
+
+
+def test_bad_words():
+    for arguments in (["--forward", "5201"], ["--nic", "wifi"], ["--vcpus", "0"],
+                      ["--name", "../x"]):
+        status, text = hv("run", "--headless", "--name", "test-runner", "--efi", "/bin/true",
+                          *arguments)
+        assert status == 1 and text.splitlines()[-1].startswith("hv: error: "), text
+
+
+def test_program_that_is_not_efi(tmp_path):
+    """The guest never gets ready: the reason, the last console lines, a failing exit status."""
+    program = tmp_path / "BOOTX64.EFI"
+    program.write_bytes(b"this is no program")
+    status, text = hv("run", "--headless", "--name", "test-runner", "--efi", program, "--nic",
+                      "none", "--timeout", "5")
+    assert status == 1 and "was not ready in 5 s" in text and "console" in text
