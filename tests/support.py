@@ -2,6 +2,9 @@
 """Small things that several test files use."""
 
 import socket
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
 
 
 def free_port():

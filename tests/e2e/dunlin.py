@@ -57,7 +57,7 @@ def check_iperf(vm, *options, seconds=None, **client):
     if seconds:
         options = ("-t", seconds, *options)
     report = iperf.client(client.pop("host", "127.0.0.1"), *options,
-                          port=client.pop("port", vm.port), **client)
+                          port=client.pop("port", None) or vm.port, **client)
     assert report.received_bytes > 0
     assert report.difference < 0.01, (
         f"{report.sent_bytes} bytes sent, {report.received_bytes} received")

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""`make run` as people and programs use it: VCPUS, MEMORY, PORT, HEADLESS, and a signal to end."""
+
+import os
+import re
+import signal
+import subprocess
+import time
+
+import pytest
+
+from dunlin import check_iperf
+from hvlib import iperf
+from support import ROOT, free_port
+
+
+@pytest.mark.parametrize("how", ["group", "make"])
+def test_make_run(how):
+    """The last line of the start says what to type, without escape codes; a signal to the process
+    group (what Ctrl-C sends) or to make alone ends the VM."""
+    port = free_port()
+    command = ["make", "run", "VCPUS=1", "MEMORY=128", f"PORT={port}", "HEADLESS=1"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT, start_new_session=True, bufsize=0) as make:
+        try:
+            output = b""
+            deadline = time.monotonic() + 120
+            while b"ready, type:" not in output or not output.endswith(b"\n"):
+                chunk = os.read(make.stdout.fileno(), 4096)
+                assert chunk and time.monotonic() < deadline, output.decode()
+                output += chunk
+            assert b"\x1b" not in output
+            typed = re.search(r"type: (iperf3 .*)", output.decode().splitlines()[-1])[1]
+            assert typed == f"iperf3 -c 127.0.0.1 -p {port}"
+            for options in ([], ["-R"]):
+                check_iperf(None, *options, seconds=1, port=port)
+        finally:
+            if how == "group":
+                os.killpg(make.pid, signal.SIGINT)
+            else:
+                make.send_signal(signal.SIGINT)
+            rest = make.stdout.read().decode()  # ends when the last process of the run has
+    assert "ending the VM" in rest
+    with pytest.raises(iperf.IperfError, match="refused"):
+        iperf.client("127.0.0.1", "-t", 1, port=port, busy_timeout=0)
