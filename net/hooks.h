@@ -1,0 +1,20 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The places where lwIP asks us. Included by lwIP itself; the functions are in net/stack.c.
+#pragma once
+
+#include "lwip/arch.h"
+#include "lwip/ip_addr.h"
+
+struct pbuf;
+struct tcp_pcb;
+struct tcp_hdr;
+
+// Initial sequence number of a new connection (RFC 6528).
+u32_t net_tcp_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *remote,
+                  u16_t remote_port);
+#define LWIP_HOOK_TCP_ISN net_tcp_isn
+
+// Called for each segment on its way out; adds no options, counts what goes out once more.
+u32_t *net_tcp_segment_out(const struct pbuf *p, const struct tcp_hdr *header,
+                           const struct tcp_pcb *pcb, u32_t *options);
+#define LWIP_HOOK_TCP_OUT_ADD_TCPOPTS net_tcp_segment_out

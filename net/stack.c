@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The network stack of one core: starts lwIP, runs its timers from the core's loop, gives it time,
+// memory and unpredictable numbers, and starts the services. Called from the loop only, never from
+// an interrupt. Packets come and go through netif.c.
+#include "net/stack.h"
+
+#include <string.h>
+
+#include "kernel/alloc.h"
+#include "kernel/console.h"
+#include "kernel/core.h"
+#include "kernel/log.h"
+#include "kernel/loop.h"
+#include "kernel/panic.h"
+#include "kernel/random.h"
+#include "kernel/time.h"
+#include "lwip/init.h"
+#include "lwip/netif.h"
+#include "lwip/priv/tcp_priv.h"
+#include "lwip/stats.h"
+#include "lwip/sys.h"
+#include "lwip/tcp.h"
+#include "lwip/timeouts.h"
+#include "net/hooks.h"
+#include "net/net.h"
+#include "net/services/service.h"
+
+// RFC 6528's clock: sequence numbers move on by one every 4 us.
+#define ISN_TICK (4 * TIME_US)
+
+static PERCORE uint8_t isn_key[16];
+static PERCORE uint8_t retransmits_slot; // which of a pcb's extra arguments counts retransmissions
+static PERCORE bool announced;
+
+static struct service *const services[] = {&iperf3_service};
+#define SERVICE_COUNT (sizeof(services) / sizeof(services[0]))
+
+// lwIP's clock, in milliseconds.
+u32_t sys_now(void)
+{
+    return (u32_t)(time_now() / TIME_MS);
+}
+
+void *net_calloc(size_t count, size_t size)
+{
+    size_t bytes;
+    if (__builtin_mul_overflow(count, size, &bytes))
+        return NULL;
+    void *object = heap_alloc(bytes);
+    if (object)
+        memset(object, 0, bytes);
+    return object;
+}
+
+_Noreturn void net_lwip_assert(const char *message, const char *file, int line)
+{
+    panic("lwip: %s:%d: %s", file, line, message);
+}
+
+u32_t net_tcp_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *remote,
+                  u16_t remote_port)
+{
+    const struct {
+        uint32_t local, remote;
+        uint16_t local_port, remote_port;
+    } tuple = {ip_2_ip4(local)->addr, ip_2_ip4(remote)->addr, local_port, remote_port};
+    return (u32_t)(time_now() / ISN_TICK + siphash24(isn_key, &tuple, sizeof(tuple)));
+}
+
+u32_t *net_tcp_segment_out(const struct pbuf *p, const struct tcp_hdr *header,
+                           const struct tcp_pcb *pcb, u32_t *options)
+{
+    // Refusals are sent with no connection, and keepalives carry no data.
+    if (pcb && TCP_SEQ_LT(lwip_ntohl(header->seqno), pcb->snd_nxt) &&
+        p->tot_len > TCPH_HDRLEN_BYTES(header)) {
+        uintptr_t count = (uintptr_t)tcp_ext_arg_get(pcb, retransmits_slot);
+        // lwIP's only other user of this hook has its pcb const.
+        struct tcp_pcb *mine = (struct tcp_pcb *)(uintptr_t)pcb;
+        tcp_ext_arg_set(mine, retransmits_slot, (void *)(count + 1));
+    }
+    return options;
+}
+
+uint32_t stack_tcp_retransmits(const struct tcp_pcb *pcb)
+{
+    return (uint32_t)(uintptr_t)tcp_ext_arg_get(pcb, retransmits_slot);
+}
+
+void stack_address_up(const struct netif *netif)
+{
+    if (announced)
+        return;
+    announced = true;
+    char address[IP4ADDR_STRLEN_MAX];
+    ip4addr_ntoa_r(netif_ip4_addr(netif), address, sizeof(address));
+    for (unsigned i = 0; i < SERVICE_COUNT; i++)
+        log_announce("ready: %s on %s port %u", services[i]->name, address, services[i]->port);
+}
+
+// ---- The core's loop ----
+
+static bool stack_poll(void *ctx)
+{
+    (void)ctx;
+    bool worked = false;
+    if (sys_timeouts_sleeptime() == 0) {
+        sys_check_timeouts();
+        worked = true;
+    }
+    for (unsigned i = 0; i < SERVICE_COUNT; i++)
+        worked |= services[i]->poll();
+    return worked;
+}
+
+static uint64_t stack_deadline(void *ctx)
+{
+    (void)ctx;
+    u32_t sleep = sys_timeouts_sleeptime();
+    return sleep == SYS_TIMEOUTS_SLEEPTIME_INFINITE ? UINT64_MAX : time_now() + sleep * TIME_MS;
+}
+
+static PERCORE struct poller stack_poller = {
+    .name = "net", .poll = stack_poll, .deadline = stack_deadline};
+
+// ---- Statistics ----
+
+static void write_tcp_stats(void)
+{
+    stats_print("{\"in\":%u,\"out\":%u,\"dropped\":%u,\"bad_checksum\":%u,\"no_memory\":%u}",
+                (unsigned)lwip_stats.tcp.recv, (unsigned)lwip_stats.tcp.xmit,
+                (unsigned)lwip_stats.tcp.drop, (unsigned)lwip_stats.tcp.chkerr,
+                (unsigned)lwip_stats.tcp.memerr);
+}
+
+static struct stats_source tcp_stats = {.name = "tcp", .write = write_tcp_stats};
+
+void net_start(void)
+{
+    random_bytes(isn_key, sizeof(isn_key));
+    lwip_init();
+    retransmits_slot = tcp_ext_arg_alloc_id();
+    loop_add(&stack_poller);
+    stats_add(&tcp_stats);
+    netif_start();
+    for (unsigned i = 0; i < SERVICE_COUNT; i++) {
+        int error = services[i]->start(services[i]);
+        if (error)
+            log_error("net: cannot start service %s: error %d", services[i]->name, error);
+    }
+    netvsc_start(&netif_nic_client);
+}
