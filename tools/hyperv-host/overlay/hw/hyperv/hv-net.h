@@ -1,0 +1,173 @@
+/*
+ * The parts of the synthetic NIC and what they share: hv-net.c (device, NVSP
+ * and the packet paths), hv-net-rndis.c (control messages and OIDs) and
+ * hv-net-csum.c (checksums in software).
+ *
+ * Everything runs in the main loop under the BQL.
+ *
+ * SPDX-License-Identifier: GPL-2.0-or-later
+ */
+
+#ifndef HW_HYPERV_HV_NET_H
+#define HW_HYPERV_HV_NET_H
+
+#include "hw/hyperv/vmbus.h"
+#include "hv-net-proto.h"
+#include "net/net.h"
+
+#define TYPE_HV_NET "hv-net"
+OBJECT_DECLARE_SIMPLE_TYPE(HvNet, HV_NET)
+
+#define HV_NET_SEND_SECTION         6144u
+/* A receive section: header room, the frame, and what Windows hosts add. */
+#define HV_NET_RX_DATA_OFFSET       256u
+#define HV_NET_RX_TAIL              36u
+#define HV_NET_CONTROL_SECTIONS     16u
+#define HV_NET_MTU_DEFAULT          1514u
+#define HV_NET_MTU_MAX              9216u
+#define HV_NET_MAX_MESSAGES         8u
+#define HV_NET_CONTROL_QUEUE_BYTES  (100u * KiB)
+#define HV_NET_CONTROL_MESSAGE_MAX  (16u * KiB)
+#define HV_NET_TX_QUEUE             1024u
+#define HV_NET_TX_IOV               192
+#define HV_NET_FRAME_MAX            (64u * KiB)
+
+/* RNDIS session: NONE -> INITIALIZED -> HALTED, ended by closing. */
+typedef enum HvNetRndisState {
+    HV_NET_RNDIS_NONE,
+    HV_NET_RNDIS_INITIALIZED,
+    HV_NET_RNDIS_HALTED,
+} HvNetRndisState;
+
+#define HV_NET_CSUM_TX  1u
+#define HV_NET_CSUM_RX  2u
+
+/* Checksum offloads in force, each HV_NET_CSUM_* bits. */
+typedef struct HvNetOffload {
+    uint8_t ipv4_header;
+    uint8_t tcp_v4;
+    uint8_t udp_v4;
+    uint8_t tcp_v6;
+    uint8_t udp_v6;
+} HvNetOffload;
+
+/* A control message on its way to the guest. */
+typedef struct HvNetReply {
+    QSIMPLEQ_ENTRY(HvNetReply) link;
+    uint32_t bytes;
+    uint8_t data[];
+} HvNetReply;
+
+/* A packet the guest sent while the backend was busy. */
+typedef struct HvNetTxPending {
+    QSIMPLEQ_ENTRY(HvNetTxPending) link;
+    VMBusPacket packet;
+    uint8_t data[];
+} HvNetTxPending;
+
+struct HvNet {
+    VMBusDevice parent_obj;
+
+    NICState *nic;
+    NICConf conf;
+    uint32_t max_nvsp;
+    uint32_t max_mtu;           /* as the guest counts it, with L2 header */
+    uint32_t link_speed;        /* Mbit/s */
+    bool csum;
+    char *stats_name;
+
+    /*
+     * The session with the guest: all zero while the primary channel is
+     * closed.
+     */
+    struct {
+        uint32_t nvsp;          /* version agreed on, 0 before */
+        bool ndis_version_set;
+        bool ndis_config_set;
+        uint32_t ndis_minor;
+        uint32_t mtu;           /* frame without FCS */
+        uint64_t capabilities;
+
+        VMBusGpadl *recv_gpadl;
+        uint16_t recv_id;
+        uint32_t section_bytes;
+        uint32_t section_count;
+        unsigned long *section_busy;
+        uint32_t *free_data;    /* stacks of section numbers */
+        uint32_t free_data_count;
+        uint32_t free_control[HV_NET_CONTROL_SECTIONS];
+        uint32_t free_control_count;
+        uint32_t outstanding;
+
+        VMBusGpadl *send_gpadl;
+        uint16_t send_id;
+
+        HvNetRndisState rndis;
+        uint32_t packet_filter;
+        HvNetOffload offload;
+        MACAddr mac;            /* as the guest sees it now */
+        bool told_link_down;
+        int64_t told_link_ms;   /* when, 0 never */
+    } session;
+
+    QSIMPLEQ_HEAD(, HvNetReply) replies;
+    uint32_t replies_bytes;
+    QSIMPLEQ_HEAD(, HvNetTxPending) tx_pending;
+    uint32_t tx_pending_count;
+    bool tx_blocked;            /* the backend has not taken the last frame */
+    bool rx_stalled;            /* receive said "later" */
+    QEMUTimer *link_timer;
+    uint8_t *scratch;           /* HV_NET_FRAME_MAX bytes */
+    bool vnet;                  /* frames of the backend have a vnet header */
+
+    uint64_t tx_packets;
+    uint64_t tx_bytes;
+    uint64_t tx_errors;
+    uint64_t tx_csum;
+    uint64_t rx_packets;
+    uint64_t rx_bytes;
+    uint64_t rx_dropped;
+    uint64_t rx_stalls;
+    uint32_t rx_sections_peak;
+};
+
+/* hv-net.c */
+
+static inline VMBusChannel *hv_net_primary(HvNet *s)
+{
+    return &VMBUS_DEVICE(s)->channels[0];
+}
+
+bool hv_net_link_down(HvNet *s);
+
+/* hv-net-rndis.c */
+
+/*
+ * Handle a control message that has been copied from the guest.  Returns
+ * false if it is malformed: then its packet is completed as failed.  May fail
+ * the channel.
+ */
+bool hv_net_control(HvNet *s, const uint8_t *msg, uint32_t bytes);
+void hv_net_replies_clear(HvNet *s);
+/* The link may have changed: tell the guest, at once or when it is time. */
+void hv_net_link_update(HvNet *s);
+void hv_net_offload_defaults(HvNet *s);
+
+/* hv-net-csum.c */
+
+/* Add the Internet checksum of @bytes at @buf, which starts at an even
+ * offset of the data summed up. */
+uint64_t hv_net_csum_add(uint64_t sum, const void *buf, size_t bytes);
+/* The same over @bytes at offset @off of @iov. */
+uint64_t hv_net_csum_add_iov(uint64_t sum, const struct iovec *iov, int count,
+                             size_t off, size_t bytes);
+/* What to store in the packet, as it is in memory. */
+uint16_t hv_net_csum_finish(uint64_t sum);
+/*
+ * Check the checksums of a received frame, of those kinds that are enabled.
+ * Returns RX_CSUM_* bits.  @trusted: TCP and UDP are known to be right.
+ */
+uint32_t hv_net_csum_verify(const HvNetOffload *offload, const uint8_t *frame,
+                            uint32_t bytes, bool trusted);
+
+#endif
