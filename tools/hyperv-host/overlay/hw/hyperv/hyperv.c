@@ -99,6 +99,11 @@ static void overlay_update(HvOverlay *overlay, uint64_t msr)
     }
 }
 
+void hyperv_overlay_reset(HvOverlay *overlay)
+{
+    overlay_update(overlay, 0);
+}
+
 struct overlay_work {
     HvOverlay *overlay;
     uint64_t msr;

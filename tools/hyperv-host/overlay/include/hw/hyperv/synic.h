@@ -70,6 +70,8 @@ typedef struct HvOverlay {
 void hyperv_overlay_init(HvOverlay *overlay, Object *owner, const char *name, bool readonly);
 /* @msr: bit 0 enables, bits 63:12 are the page number.  vCPU thread @cs. */
 void hyperv_overlay_set(HvOverlay *overlay, CPUState *cs, uint64_t msr);
+/* Unmap at once: system reset, vCPUs stopped, BQL held. */
+void hyperv_overlay_reset(HvOverlay *overlay);
 /* True if there is RAM at the page that the value of an overlay MSR names. */
 bool hyperv_overlay_mappable(uint64_t msr);
 

@@ -880,14 +880,12 @@ static void partition_stats(QDict *out)
 /* System reset: vCPUs are stopped, BQL held. */
 static void partition_reset(void *opaque)
 {
-    HvVcpu *first = opaque;
-
     WITH_QEMU_LOCK_GUARD(&partition.lock) {
         qatomic_set(&partition.guest_os_id, 0);
         qatomic_set(&partition.hypercall, 0);
         partition.reference_tsc = 0;
-        hyperv_overlay_set(&partition.hypercall_overlay, CPU(first->cpu), 0);
-        hyperv_overlay_set(&partition.tsc_overlay, CPU(first->cpu), 0);
+        hyperv_overlay_reset(&partition.hypercall_overlay);
+        hyperv_overlay_reset(&partition.tsc_overlay);
     }
 }
 
@@ -899,7 +897,7 @@ static void vcpu_reset(void *opaque)
     timers_reset(vcpu);
 }
 
-static void partition_create(HvVcpu *first)
+static void partition_create(void)
 {
     /* vmmcall; ret; the rest traps. */
     static const uint8_t code[] = { 0x0f, 0x01, 0xd9, 0xc3 };
@@ -911,7 +909,7 @@ static void partition_create(HvVcpu *first)
     hyperv_overlay_init(&partition.tsc_overlay, NULL, "hyperv-tsc-page", true);
     memset(partition.hypercall_overlay.page, 0xcc, HV_PAGE_SIZE);
     memcpy(partition.hypercall_overlay.page, code, sizeof(code));
-    qemu_register_reset(partition_reset, first);
+    qemu_register_reset(partition_reset, NULL);
 }
 
 bool hyperv_tcg_realize(X86CPU *cpu, Error **errp)
@@ -939,7 +937,7 @@ bool hyperv_tcg_realize(X86CPU *cpu, Error **errp)
         t->timer = timer_new_ns(QEMU_CLOCK_VIRTUAL, timer_fire, t);
     }
     if (!partition_exists) {
-        partition_create(vcpu);
+        partition_create();
         partition_exists = true;
     }
     hyperv_synic_add(CPU(cpu));
