@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// dunlin.conf: every key, every refusal, defaults kept on a bad line.
+#include <setjmp.h>
+#include <stdarg.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <cmocka.h>
+
+#include "kernel/config.h"
+#include "kernel/log.h"
+
+struct reports {
+    unsigned count;
+    unsigned lines[16];
+    char reasons[16][96];
+};
+
+static void collect(unsigned line, const char *reason, void *ctx)
+{
+    struct reports *r = ctx;
+
+    assert_true(r->count < 16);
+    r->lines[r->count] = line;
+    strncpy(r->reasons[r->count], reason, sizeof(r->reasons[0]) - 1);
+    r->count++;
+}
+
+static struct reports parse(const char *text, struct config *c)
+{
+    struct reports r = {0};
+    unsigned bad = config_parse(text, c, collect, &r);
+    assert_int_equal(bad, r.count);
+    return r;
+}
+
+static uint32_t ip(uint8_t a, uint8_t b, uint8_t c, uint8_t d)
+{
+    uint8_t bytes[4] = {a, b, c, d};
+    uint32_t value;
+    memcpy(&value, bytes, 4);
+    return value;
+}
+
+static void test_empty_gives_defaults(void **state)
+{
+    struct config c;
+
+    (void)state;
+    assert_int_equal(parse("", &c).count, 0);
+    assert_true(c.dhcp);
+    assert_int_equal(c.mtu, 1500);
+    assert_int_equal(c.iperf3_port, 5201);
+    assert_int_equal(c.log_level, LOG_INFO);
+    assert_int_equal(c.on_panic, PANIC_HALT);
+}
+
+static void test_every_key(void **state)
+{
+    struct config c;
+
+    (void)state;
+    struct reports r = parse("# all\n[log]\nlevel = debug\n[net]\naddress = 192.168.7.9/20\n"
+                             "gateway=192.168.0.1\nmtu = 9000\n[netvsc]\nreceive-buffer = 31m\n"
+                             "send-buffer = 64k\nring = 65536\n[iperf3]\nport = 65535\n"
+                             "[system]\non-panic = restart ; comment\n",
+                             &c);
+    assert_int_equal(r.count, 0);
+    assert_int_equal(c.log_level, LOG_DEBUG);
+    assert_false(c.dhcp);
+    assert_int_equal(c.address, ip(192, 168, 7, 9));
+    assert_int_equal(c.netmask, ip(255, 255, 240, 0));
+    assert_int_equal(c.gateway, ip(192, 168, 0, 1));
+    assert_int_equal(c.mtu, 9000);
+    assert_int_equal(c.receive_buffer, 31u << 20);
+    assert_int_equal(c.send_buffer, 64u << 10);
+    assert_int_equal(c.ring, 65536);
+    assert_int_equal(c.iperf3_port, 65535);
+    assert_int_equal(c.on_panic, PANIC_RESTART);
+}
+
+static void test_bad_values_keep_defaults(void **state)
+{
+    static const char *const lines[] = {
+        "[net]\nmtu = 575\n",       "[net]\nmtu = 9001\n",         "[net]\nmtu = 15oo\n",
+        "[net]\nmtu =\n",           "[net]\naddress = 1.2.3\n",    "[net]\naddress = 1.2.3.4\n",
+        "[net]\naddress = 1.2.3.256/8\n", "[net]\naddress = 1.2.3.4/31\n",
+        "[net]\naddress = 0.0.0.0/8\n",   "[net]\naddress = 224.0.0.1/8\n",
+        "[net]\ngateway = 1.2.3.4.5\n",   "[netvsc]\nring = 15k\n",
+        "[netvsc]\nring = 20001\n",       "[netvsc]\nreceive-buffer = 32m\n",
+        "[netvsc]\nsend-buffer = 99999999999999999999\n", "[iperf3]\nport = 0\n",
+        "[iperf3]\nport = 65536\n", "[iperf3]\nport = -1\n",       "[log]\nlevel = loud\n",
+        "[system]\non-panic = cry\n",     "[net]\nmut = 1500\n",   "[net]\njust words\n",
+    };
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(lines) / sizeof(lines[0]); i++) {
+        struct config c, plain;
+        struct reports r = parse(lines[i], &c);
+        parse("", &plain);
+        assert_int_equal(r.count, 1);
+        assert_int_equal(r.lines[0], 2);
+        assert_true(r.reasons[0][0] != '\0');
+        assert_memory_equal(&c, &plain, sizeof(c));
+    }
+}
+
+static void test_a_bad_line_does_not_hide_the_rest(void **state)
+{
+    struct config c;
+
+    (void)state;
+    struct reports r = parse("key = 1\n[nte]\nmtu = 600\n[net]\nmtu = 1\nwords\nmtu = 1400\n", &c);
+    assert_int_equal(r.count, 4);
+    assert_int_equal(r.lines[0], 1); // before any section
+    assert_int_equal(r.lines[1], 3); // unknown section
+    assert_int_equal(r.lines[2], 5);
+    assert_int_equal(r.lines[3], 6);
+    assert_int_equal(c.mtu, 1400);
+}
+
+static void test_malformed_syntax(void **state)
+{
+    struct config c;
+    char text[1200];
+
+    (void)state;
+    struct reports r = parse("[net\nmtu = 1400\n", &c);
+    assert_true(r.count >= 1);
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = '\0';
+    r = parse(text, &c);
+    assert_true(r.count >= 1);
+    assert_int_equal(r.lines[0], 1);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_empty_gives_defaults),
+        cmocka_unit_test(test_every_key),
+        cmocka_unit_test(test_bad_values_keep_defaults),
+        cmocka_unit_test(test_a_bad_line_does_not_hide_the_rest),
+        cmocka_unit_test(test_malformed_syntax),
+    };
+    return cmocka_run_group_tests_name("config", tests, NULL, NULL);
+}
