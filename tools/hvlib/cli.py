@@ -146,16 +146,17 @@ def _on_signal(*_):
     raise Interrupted
 
 
-def _make_was_interrupted():
-    """True if our parent is a make that got a signal by itself. It then waits for us and nobody
-    tells us (a terminal signals the whole group; kill does not). Its SIGINT is back to default."""
+def _make_catches_sigint():
+    """True if our parent is a make that has a handler for SIGINT. When a signal comes to make alone
+    (a terminal signals the whole group; kill does not) it only waits for us, and the one trace is
+    that SIGINT is back at its default."""
     try:
         status = Path(f"/proc/{os.getppid()}/status").read_text(encoding="ascii")
     except OSError:
         return False
     fields = dict(line.split(":\t", 1) for line in status.splitlines() if ":\t" in line)
     caught = int(fields.get("SigCgt", "0"), 16)
-    return fields.get("Name") == "make" and not caught & (1 << (signal.SIGINT - 1))
+    return fields.get("Name") == "make" and bool(caught & (1 << (signal.SIGINT - 1)))
 
 
 def _what_to_type(spec, detached):
@@ -178,6 +179,7 @@ def _follow(vm, follower, ready, args, spec):
     """Shows the VM until it ends. Returns the exit status."""
     deadline = time.monotonic() + args.timeout if ready else None
     interactive = not args.headless and sys.stdin.isatty()
+    under_make = _make_catches_sigint()
     next_make_check = 0
     while True:
         alive = vm.running()
@@ -202,10 +204,10 @@ def _follow(vm, follower, ready, args, spec):
             raise HvError(f"the guest was not ready in {args.timeout:.0f} s\n{vm.console_tail()}")
         if interactive and (typed := _typed_line()) is not None:
             vm.send_line(typed)
-        if time.monotonic() > next_make_check:
+        if under_make and time.monotonic() > next_make_check:
             next_make_check = time.monotonic() + MAKE_CHECK_SECONDS
-            if _make_was_interrupted():
-                return 0
+            if not _make_catches_sigint():
+                raise Interrupted
         time.sleep(0.05 if deadline else 0.2)
 
 
