@@ -16,14 +16,17 @@ enum nic_csum { // what the host vouches for in a received frame
 };
 
 struct nic_frame {
-    const uint8_t *data; // Ethernet header first, in the receive buffer: the host may still write it
-    uint32_t len;        // bytes, validated to lie inside its section
-    uint8_t csum;        // enum nic_csum
-    void *token;         // for nic_rx_release()
+    const uint8_t
+        *data;    // Ethernet header first, in the receive buffer: the host may still write it
+    uint32_t len; // bytes, validated to lie inside its section
+    uint8_t csum; // enum nic_csum
+    void *token;  // for nic_rx_release()
 };
 
-enum nic_tx_csum { // checksums that the host is asked to fill in
-    NIC_TX_IP4 = 1,  // frame is IPv4 (needed with TCP/UDP)
+// Checksums that the host is asked to fill in. The TCP or UDP checksum field of the frame must hold
+// the pseudo-header sum (with the length, folded, not inverted), as for any partial checksum.
+enum nic_tx_csum {
+    NIC_TX_IP4 = 1, // frame is IPv4 (needed with TCP/UDP)
     NIC_TX_IP6 = 2,
     NIC_TX_TCP = 4,
     NIC_TX_UDP = 8,
@@ -54,19 +57,21 @@ enum nic_tx_result {
 
 struct nic_info {
     uint8_t mac[6];
-    uint16_t mtu;          // IP MTU that host and configuration agree on
-    uint64_t speed_bps;    // 0: unknown
+    uint16_t mtu;       // IP MTU that host and configuration agree on
+    uint64_t speed_bps; // 0: unknown
     bool link_up;
-    uint8_t tx_csum;       // enum nic_tx_csum that the host offloads
-    uint32_t rx_sections;  // receive sections in all
-    const char *name;      // "nic0"
+    uint8_t tx_csum;      // enum nic_tx_csum that the host offloads
+    uint32_t rx_sections; // receive sections in all
+    const char *name;     // "nic0"
 };
 
 // What the stack gives to the driver. All are called on the core named.
 struct nic_client {
     // A NIC is ready: core 0, from a fiber. From now on the other functions may be called.
     void (*attach)(struct nic *nic);
-    // The NIC is going: core 0, from a fiber. On return the stack must hold no frame and no tx.
+    // The NIC is going: core 0, from a fiber. Every frame that was HELD has come back by tx_done
+    // before; nic_send() answers NIC_TX_FULL. On return the stack must hold no received frame (it may
+    // call nic_rx_release() meanwhile), and must not use the nic any more.
     void (*detach)(struct nic *nic);
     // Link went up or down: core 0. info->link_up is already updated.
     void (*link)(struct nic *nic);

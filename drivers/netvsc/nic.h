@@ -1,0 +1,172 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Inside drivers/netvsc: one NIC and how its parts (netvsc.c, control.c, rx.c, tx.c) use each other.
+// The control path runs in the device's fiber on core 0, the data path in the handler of the channel.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "drivers/netvsc/netvsc.h"
+#include "drivers/netvsc/nvsp.h"
+#include "drivers/netvsc/rndis.h"
+#include "drivers/vmbus/channel.h"
+#include "drivers/vmbus/device.h"
+#include "drivers/vmbus/gpadl.h"
+#include "drivers/vmbus/requests.h"
+#include "kernel/console.h"
+#include "kernel/fiber.h"
+#include "kernel/time.h"
+
+#define NETVSC_MAX 8 // NICs
+
+#define CONTROL_TIMEOUT (10 * TIME_S) // an NVSP or RNDIS answer
+#define HALT_TIMEOUT (1 * TIME_S)     // the completion of HALT
+#define DRAIN_TIMEOUT (1 * TIME_S)    // sends that are out when the NIC goes down
+#define CONTROL_REQUEST_BYTES 2048u   // half of the control page; the other is for keepalive
+#define CONTROL_REPLY_BYTES 1024u     // longest RNDIS reply that is looked at
+
+#define RX_BUDGET 64u        // ring packets per turn
+#define RX_GROUPS_MAX 16384u // transfer-page packets that may be open at a time
+#define TX_REQUESTS 512u     // packets that may be out; hosts stop reading at 1024
+#define TX_SLOT_BYTES 256u   // RNDIS header, PPIs and the first bytes of a frame sent by reference
+#define TX_SECTIONS_MAX 1024u
+#define TX_COPY_MAX 512u      // longest frame that is copied to a send section
+#define TX_MESSAGES_MAX 8u    // frames in one send section
+#define TX_PACKET_BYTES 1024u // longest header of a GPA-direct packet
+#define TX_RING_RESERVE 1024u // ring space that frames leave to completions and control messages
+
+// Legal steps: STARTING -> UP -> STOPPING, STARTING -> STOPPING. Frames flow only while UP.
+enum nic_state { NIC_STARTING, NIC_UP, NIC_STOPPING };
+
+struct rx_group { // one transfer-page packet; its completion frees all its sections at once
+    uint64_t transaction_id;
+    uint32_t refs; // frames that the client holds, and one while it is being parsed
+    uint32_t status;
+    struct rx_group *next; // free, or to be completed
+};
+
+struct nic_rx {
+    uint8_t *buffer; // shared
+    uint32_t buffer_pages;
+    struct gpadl gpadl;
+    uint32_t buffer_bytes;
+    uint32_t section_size, section_count;
+    struct rx_group *groups;
+    uint32_t group_count, group_pages;
+    struct rx_group *free;
+    struct rx_group *done, **done_tail; // waiting for ring space
+    uint32_t held, held_peak;           // frames with the client
+    uint64_t packets, bytes, batches, completions, completions_blocked;
+    uint64_t dropped[RNDIS_VERDICTS]; // by verdict; [RNDIS_OK]: not UP
+    uint64_t bad_packets, bad_ranges, no_group, vlan, csum_ok, csum_bad;
+};
+
+enum tx_kind { TX_COPIED, TX_HELD, TX_CONTROL, TX_KEEPALIVE };
+
+struct tx_request { // by transaction id
+    uint8_t kind;   // enum tx_kind
+    uint16_t section;
+    void *done_ctx;
+};
+
+struct tx_open { // the send section that is being filled
+    uint32_t id; // 0: none
+    uint32_t section;
+    uint32_t bytes, count;
+    uint32_t last;        // where its last message starts
+    uint32_t last_length; // of that message
+};
+
+struct nic_tx_state {
+    uint8_t *buffer; // shared
+    uint32_t buffer_pages;
+    struct gpadl gpadl;
+    uint32_t section_size, section_count, section_limit; // limit: bytes used of a section
+    uint32_t message_limit, alignment;
+    uint16_t free_sections[TX_SECTIONS_MAX];
+    uint32_t free_section_count;
+    struct requests requests;
+    struct tx_request request[TX_REQUESTS + 1]; // [0] unused
+    uint8_t *slots;                             // shared while a request is out
+    uint64_t slots_gpa;
+    struct tx_open open;
+    bool waiting; // the client was told NIC_TX_FULL
+    uint64_t packets, bytes, copied, held, full, failed, ring_packets, bad_completions;
+    uint64_t scratch[TX_PACKET_BYTES / 8];
+};
+
+struct nic_control {
+    uint8_t *page; // shared while a request is out
+    uint64_t page_gpa;
+    uint32_t request; // transaction id that the fiber waits for, 0: none
+    bool packet_done;
+    struct nvsp_message nvsp; // what completed it
+    uint32_t nvsp_len;
+    uint32_t next_id;    // of RNDIS requests
+    uint32_t rndis_id;   // request that the fiber waits for, 0: none
+    uint32_t rndis_type; // of its reply
+    bool reply_done;
+    uint32_t reply_len;
+    uint8_t reply[CONTROL_REPLY_BYTES] __attribute__((aligned(8)));
+    struct event event;
+    uint32_t keepalive; // transaction id of a keepalive answer that is out
+    uint64_t unexpected, keepalives, indications;
+};
+
+struct nic {
+    enum nic_state state;
+    struct vmbus_device *device;
+    struct channel channel;
+    bool leaked;    // the host may still use memory of this NIC: never free it
+    unsigned index; // in the table of NICs
+    uint32_t nvsp_version;
+    uint32_t steps; // of the bring-up that have been done
+    struct nic_info info;
+    void *client_data;
+    struct nic_rx rx;
+    struct nic_tx_state tx;
+    struct nic_control control;
+};
+
+extern const struct nic_client *nic_client;
+
+// control.c: questions to the host, from the device's fiber. 0 or a negative errno.
+int nvsp_negotiate(struct nic *nic);
+int nvsp_configure(struct nic *nic, uint16_t mtu);
+int nvsp_share_receive_buffer(struct nic *nic);
+int nvsp_share_send_buffer(struct nic *nic);
+void nvsp_revoke_buffer(struct nic *nic, enum nvsp_type type, uint16_t id);
+int rndis_initialize(struct nic *nic);
+void rndis_halt(struct nic *nic);
+int rndis_set(struct nic *nic, uint32_t oid, const void *info, uint32_t length);
+// Copies at most `room` bytes of the answer; *length is what the host gave (bounded by room).
+int rndis_query(struct nic *nic, uint32_t oid, const void *input, uint32_t input_length, void *out,
+                uint32_t room, uint32_t *length);
+int rndis_negotiate_offloads(struct nic *nic);
+
+// control.c: what the host says, from the handler.
+void control_packet_done(struct nic *nic, uint32_t id, const struct nvsp_message *nvsp,
+                         uint32_t length);
+void control_message(struct nic *nic, const uint8_t *message, uint32_t length, uint32_t range);
+
+// control.c: the checks of NVSP completions. 0 or a negative errno.
+int nvsp_check_init(const struct nvsp_message *m, uint32_t length);
+int nvsp_check_receive_buffer(const struct nvsp_message *m, uint32_t length, uint32_t buffer_bytes);
+int nvsp_check_send_buffer(const struct nvsp_message *m, uint32_t length);
+
+// rx.c
+int rx_start(struct nic *nic); // sections are known: makes the groups
+bool rx_poll(struct nic *nic, bool *frames);
+void rx_flush(struct nic *nic); // puts the completions that are due into the ring
+bool rx_idle(const struct nic *nic);
+
+// tx.c
+void tx_start(struct nic *nic); // sections are known
+bool tx_room(struct nic *nic, uint32_t ring_bytes);
+bool tx_wait_room(struct nic *nic, uint32_t ring_bytes); // true: there is room by now
+void tx_close_section(struct nic *nic);
+void tx_complete(struct nic *nic, const struct ring_packet *packet);
+void tx_check_ready(struct nic *nic);
+void tx_abort(struct nic *nic); // hands back every held frame
+// A packet with one GPA range, from memory that stays until it is completed. False: ring is full.
+bool tx_put_control(struct nic *nic, uint32_t id, uint64_t gpa, uint32_t length);

@@ -1,0 +1,257 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Receive: packets from the ring, frames from the receive buffer to the client by reference, and the
+// completions that give their sections back. Called by netvsc.c's handler on the channel's core and by
+// the client there. A transfer-page packet becomes one group; its completion is due when the client
+// has released the last of its frames.
+#include <errno.h>
+#include <string.h>
+
+#include "drivers/netvsc/nic.h"
+#include "kernel/alloc.h"
+#include "kernel/panic.h"
+
+int rx_start(struct nic *nic)
+{
+    struct nic_rx *rx = &nic->rx;
+
+    rx->group_count = rx->section_count < RX_GROUPS_MAX ? rx->section_count : RX_GROUPS_MAX;
+    rx->group_pages =
+        (uint32_t)((rx->group_count * sizeof(struct rx_group) + PAGE_SIZE - 1) / PAGE_SIZE);
+    rx->groups = page_alloc(rx->group_pages);
+    if (!rx->groups)
+        return -ENOMEM;
+    for (uint32_t i = rx->group_count; i-- > 0;) {
+        rx->groups[i].next = rx->free;
+        rx->free = &rx->groups[i];
+    }
+    rx->done_tail = &rx->done;
+    return 0;
+}
+
+static bool put_completion(struct nic *nic, uint64_t transaction_id, uint32_t status)
+{
+    struct packet_descriptor d = {.type = PACKET_COMPLETION, .transaction_id = transaction_id};
+    uint32_t payload[2] = {NVSP_SEND_RNDIS_PACKET_COMPLETE, status};
+    struct ring_vec vec = {payload, sizeof(payload)};
+
+    if (!tx_room(nic, ring_packet_bytes(sizeof(d), sizeof(payload))))
+        return false;
+    if (!ring_out_put(&nic->channel.out, &d, sizeof(d), &vec, 1))
+        return false;
+    nic->rx.completions++;
+    return true;
+}
+
+void rx_flush(struct nic *nic)
+{
+    struct nic_rx *rx = &nic->rx;
+
+    while (rx->done) {
+        struct rx_group *group = rx->done;
+
+        if (!put_completion(nic, group->transaction_id, group->status)) {
+            rx->completions_blocked++;
+            // The host signals when there is room; the handler then comes here again.
+            if (nic->channel.out.dead ||
+                !tx_wait_room(nic, ring_packet_bytes(sizeof(struct packet_descriptor),
+                                                     NVSP_COMPLETION_BYTES)))
+                return;
+            continue;
+        }
+        rx->done = group->next;
+        if (!rx->done)
+            rx->done_tail = &rx->done;
+        group->next = rx->free;
+        rx->free = group;
+    }
+}
+
+bool rx_idle(const struct nic *nic)
+{
+    return nic->rx.held == 0 && !nic->rx.done;
+}
+
+static void group_put(struct nic *nic, struct rx_group *group)
+{
+    ASSERT(group->refs > 0);
+    if (--group->refs)
+        return;
+    group->next = NULL;
+    *nic->rx.done_tail = group;
+    nic->rx.done_tail = &group->next;
+}
+
+void nic_rx_release(struct nic *nic, void *token)
+{
+    nic->rx.held--;
+    group_put(nic, token);
+}
+
+bool nic_rx_scarce(const struct nic *nic)
+{
+    return nic->rx.held >= nic->rx.section_count / 2;
+}
+
+static uint8_t csum_flags(struct nic_rx *rx, uint32_t csum)
+{
+    uint8_t flags = 0;
+
+    if (csum & PPI_RX_IP_OK)
+        flags |= NIC_CSUM_IP_OK;
+    if (csum & (PPI_RX_TCP_OK | PPI_RX_UDP_OK))
+        flags |= NIC_CSUM_L4_OK;
+    if (csum & (PPI_RX_TCP_FAILED | PPI_RX_UDP_FAILED | PPI_RX_IP_FAILED))
+        flags = NIC_CSUM_BAD;
+    rx->csum_ok += flags & NIC_CSUM_L4_OK ? 1 : 0;
+    rx->csum_bad += flags & NIC_CSUM_BAD ? 1 : 0;
+    return flags;
+}
+
+// A checked frame to the client.
+static bool deliver(struct nic *nic, struct rx_group *group, const uint8_t *message,
+                    const struct rndis_frame *f)
+{
+    struct nic_rx *rx = &nic->rx;
+
+    if (nic->state != NIC_UP) {
+        rx->dropped[RNDIS_OK]++;
+        return false;
+    }
+    if (PPI_VLAN_ID(f->vlan)) { // another network's frame
+        rx->vlan++;
+        return false;
+    }
+    struct nic_frame frame = {
+        .data = message + f->offset,
+        .len = f->length,
+        .csum = csum_flags(rx, f->csum),
+        .token = group,
+    };
+    group->refs++;
+    if (++rx->held > rx->held_peak)
+        rx->held_peak = rx->held;
+    rx->packets++;
+    rx->bytes += f->length;
+    nic_client->receive(nic, &frame);
+    return true;
+}
+
+// One range of the receive buffer: a frame or a control message. True if the client got a frame.
+static bool range_message(struct nic *nic, struct rx_group *group,
+                          const struct transfer_range *range)
+{
+    struct nic_rx *rx = &nic->rx;
+    struct rndis_header header;
+    struct rndis_frame frame;
+
+    if (range->offset > rx->buffer_bytes || range->bytes > rx->buffer_bytes - range->offset ||
+        range->bytes > rx->section_size) {
+        rx->bad_ranges++;
+        group->status = NVSP_STATUS_FAILURE;
+        return false;
+    }
+    const uint8_t *message = rx->buffer + range->offset;
+    enum rndis_verdict verdict = rndis_header_check(message, range->bytes, &header);
+    if (verdict == RNDIS_OK && header.type != RNDIS_PACKET) {
+        control_message(nic, message, header.length, range->bytes);
+        return false;
+    }
+    if (verdict == RNDIS_OK)
+        verdict = rndis_check(message, header.length, &frame);
+    if (verdict != RNDIS_OK) {
+        rx->dropped[verdict]++;
+        group->status = NVSP_STATUS_FAILURE;
+        return false;
+    }
+    return deliver(nic, group, message, &frame);
+}
+
+// True if the packet's headers make sense; *ranges is then how many ranges it has.
+static bool transfer_check(struct nic *nic, const struct ring_packet *packet, uint32_t *ranges)
+{
+    const struct ring_in *ring = &nic->channel.in;
+    struct transfer_pages_header header;
+    uint32_t type;
+    uint32_t fixed = sizeof(struct packet_descriptor) + sizeof(header);
+
+    if (packet->header_len < fixed || packet->payload_len < sizeof(type))
+        return false;
+    ring_copy_out(ring, packet, sizeof(struct packet_descriptor), &header, sizeof(header));
+    ring_copy_out(ring, packet, packet->header_len, &type, sizeof(type));
+    *ranges = header.range_count;
+    return header.set_id == NVSP_RECEIVE_BUFFER_ID && type == NVSP_SEND_RNDIS_PACKET &&
+           header.range_count > 0 &&
+           header.range_count <= (packet->header_len - fixed) / sizeof(struct transfer_range);
+}
+
+static bool transfer_packet(struct nic *nic, const struct ring_packet *packet)
+{
+    struct nic_rx *rx = &nic->rx;
+    struct rx_group *group = rx->free;
+    uint32_t ranges;
+    bool frames = false;
+
+    if (!group) { // more packets than sections: the host makes them up
+        rx->no_group++;
+        if (!put_completion(nic, packet->transaction_id, NVSP_STATUS_FAILURE))
+            rx->bad_packets++;
+        return false;
+    }
+    rx->free = group->next;
+    *group = (struct rx_group){
+        .transaction_id = packet->transaction_id, .refs = 1, .status = NVSP_STATUS_SUCCESS};
+    if (!transfer_check(nic, packet, &ranges)) {
+        rx->bad_packets++;
+        group->status = NVSP_STATUS_FAILURE;
+        ranges = 0;
+    }
+    for (uint32_t i = 0; i < ranges; i++) {
+        struct transfer_range range;
+        uint32_t at = sizeof(struct packet_descriptor) + sizeof(struct transfer_pages_header) +
+                      i * (uint32_t)sizeof(range);
+
+        ring_copy_out(&nic->channel.in, packet, at, &range, sizeof(range));
+        if (range_message(nic, group, &range))
+            frames = true;
+    }
+    group_put(nic, group);
+    return frames;
+}
+
+// In-band messages of the host: none matter to a NIC with one channel and no VF, but an answer that is
+// asked for is given.
+static void inband_packet(struct nic *nic, const struct ring_packet *packet)
+{
+    struct packet_descriptor d = {.type = PACKET_COMPLETION,
+                                  .transaction_id = packet->transaction_id};
+
+    nic->control.unexpected++;
+    if ((packet->flags & PACKET_WANTS_COMPLETION) && tx_room(nic, ring_packet_bytes(sizeof(d), 0)))
+        ring_out_put(&nic->channel.out, &d, sizeof(d), NULL, 0);
+}
+
+bool rx_poll(struct nic *nic, bool *frames)
+{
+    struct ring_packet packet;
+
+    for (unsigned i = 0; i < RX_BUDGET; i++) {
+        if (!ring_in_next(&nic->channel.in, &packet))
+            return false;
+        switch (packet.type) {
+        case PACKET_TRANSFER_PAGES:
+            nic->rx.batches++;
+            if (transfer_packet(nic, &packet))
+                *frames = true;
+            break;
+        case PACKET_COMPLETION:
+            tx_complete(nic, &packet);
+            break;
+        case PACKET_INBAND:
+            inband_packet(nic, &packet);
+            break;
+        default:
+            nic->rx.bad_packets++;
+        }
+    }
+    return true;
+}

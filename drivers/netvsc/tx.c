@@ -1,0 +1,387 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Transmit: small frames are copied into a send section, several to a section; large ones go by
+// reference, with the RNDIS header and the frame's first bytes in a slot of their own and one range
+// for each remaining piece. Called by the client (nic_send) and by netvsc.c's handler, on the channel's
+// core only. The order of frames on the ring is the order of the calls.
+#include <string.h>
+
+#include "drivers/netvsc/nic.h"
+#include "kernel/alloc.h"
+#include "kernel/core.h"
+#include "kernel/panic.h"
+
+// A packet that names a send section, on the ring.
+#define SECTION_PACKET_BYTES                                                                       \
+    (sizeof(struct packet_descriptor) + NVSP_MESSAGE_BYTES + PACKET_TRAILER)
+
+static uint32_t min_u32(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
+void tx_start(struct nic *nic)
+{
+    struct nic_tx_state *tx = &nic->tx;
+
+    tx->free_section_count = min_u32(tx->section_count, TX_SECTIONS_MAX);
+    for (uint32_t i = 0; i < tx->free_section_count; i++)
+        tx->free_sections[i] = (uint16_t)i;
+}
+
+// Room that the open section will need when it is closed.
+static uint32_t promised(const struct nic *nic)
+{
+    return nic->tx.open.id ? SECTION_PACKET_BYTES : 0;
+}
+
+bool tx_room(struct nic *nic, uint32_t ring_bytes)
+{
+    uint32_t need = ring_bytes + promised(nic);
+
+    return ring_out_free(&nic->channel.out, need) > need;
+}
+
+bool tx_wait_room(struct nic *nic, uint32_t ring_bytes)
+{
+    uint32_t need = ring_bytes + promised(nic);
+    uint32_t quarter = nic->channel.out.size / 4; // fewer wake-ups
+
+    channel_publish(&nic->channel); // the host can only make room for what it has seen
+    return ring_out_want_room(&nic->channel.out, need > quarter ? need : quarter);
+}
+
+static struct tx_request *request_of(struct nic *nic, uint32_t id)
+{
+    return &nic->tx.request[id];
+}
+
+static void put_section_packet(struct nic *nic, uint32_t id, uint32_t channel, uint32_t section,
+                               uint32_t bytes)
+{
+    struct packet_descriptor d = {
+        .type = PACKET_INBAND, .flags = PACKET_WANTS_COMPLETION, .transaction_id = id};
+    struct nvsp_message m = {
+        .type = NVSP_SEND_RNDIS_PACKET,
+        .rndis = {.channel = channel, .section = section, .section_bytes = bytes},
+    };
+    struct ring_vec vec = {&m, sizeof(m)};
+
+    // There is room: it was promised when the section was opened. Only a dead ring refuses.
+    if (ring_out_put(&nic->channel.out, &d, sizeof(d), &vec, 1))
+        nic->tx.ring_packets++;
+}
+
+void tx_close_section(struct nic *nic)
+{
+    struct tx_open open = nic->tx.open;
+
+    if (open.id == 0)
+        return;
+    nic->tx.open.id = 0;
+    put_section_packet(nic, open.id, NVSP_CHANNEL_DATA, open.section, open.bytes);
+}
+
+static uint32_t header_bytes(const struct nic_tx *t)
+{
+    uint32_t ppi = t->csum ? sizeof(struct rndis_ppi) + sizeof(uint32_t) : 0;
+
+    return sizeof(struct rndis_packet) + ppi;
+}
+
+// Writes the RNDIS header and the PPIs of a frame; the frame follows right after. Returns their size.
+static uint32_t write_header(uint8_t *to, const struct nic_tx *t)
+{
+    uint32_t size = header_bytes(t);
+    uint32_t ppi_bytes = size - (uint32_t)sizeof(struct rndis_packet);
+    struct rndis_packet p = {
+        .header = {.type = RNDIS_PACKET, .length = size + t->len},
+        .data_offset = size - RNDIS_HEADER_BYTES,
+        .data_length = t->len,
+        .ppi_offset = ppi_bytes ? RNDIS_PACKET_BODY : 0,
+        .ppi_length = ppi_bytes,
+    };
+
+    memcpy(to, &p, sizeof(p));
+    if (!ppi_bytes)
+        return size;
+    struct rndis_ppi ppi = {
+        .size = ppi_bytes, .type = PPI_CHECKSUM, .offset = sizeof(struct rndis_ppi)};
+    // enum nic_tx_csum has the bits of the PPI.
+    uint32_t value = t->csum;
+    if (t->csum & (NIC_TX_TCP | NIC_TX_UDP))
+        value |= (uint32_t)t->transport_offset << PPI_TX_TRANSPORT_SHIFT;
+    memcpy(to + sizeof(p), &ppi, sizeof(ppi));
+    memcpy(to + sizeof(p) + sizeof(ppi), &value, sizeof(value));
+    return size;
+}
+
+_Static_assert(NIC_TX_IP4 == PPI_TX_IPV4 && NIC_TX_IP6 == PPI_TX_IPV6 && NIC_TX_TCP == PPI_TX_TCP &&
+                   NIC_TX_UDP == PPI_TX_UDP && NIC_TX_IP_HEADER == PPI_TX_IP_HEADER,
+               "checksum bits");
+
+static void copy_pieces(uint8_t *to, const struct nic_tx *t)
+{
+    for (unsigned i = 0; i < t->count; i++) {
+        memcpy(to, t->pieces[i].data, t->pieces[i].len);
+        to += t->pieces[i].len;
+    }
+}
+
+// An empty section to fill. False if there is none, or no ring room for its packet.
+static bool open_section(struct nic *nic)
+{
+    struct nic_tx_state *tx = &nic->tx;
+
+    if (tx->free_section_count == 0 || !tx_room(nic, SECTION_PACKET_BYTES + TX_RING_RESERVE))
+        return false;
+    uint32_t id = requests_take(&tx->requests);
+    if (id == 0)
+        return false;
+    uint16_t section = tx->free_sections[--tx->free_section_count];
+    *request_of(nic, id) = (struct tx_request){.kind = TX_COPIED, .section = section};
+    tx->open = (struct tx_open){.id = id, .section = section};
+    return true;
+}
+
+// Where the next message of `bytes` goes in the open section, or UINT32_MAX if it does not fit.
+static uint32_t place_in_open(const struct nic_tx_state *tx, uint32_t bytes)
+{
+    uint32_t at = (tx->open.bytes + tx->alignment - 1) & ~(tx->alignment - 1);
+
+    if (tx->open.id == 0 || tx->open.count >= tx->message_limit || bytes > tx->section_limit ||
+        at > tx->section_limit - bytes)
+        return UINT32_MAX;
+    return at;
+}
+
+static bool send_copied(struct nic *nic, const struct nic_tx *t)
+{
+    struct nic_tx_state *tx = &nic->tx;
+    uint32_t bytes = header_bytes(t) + t->len;
+    uint32_t at = place_in_open(tx, bytes);
+
+    if (at == UINT32_MAX) {
+        tx_close_section(nic);
+        if (bytes > tx->section_limit || !open_section(nic))
+            return false;
+        at = 0;
+    }
+    uint8_t *section = tx->buffer + (size_t)tx->open.section * tx->section_size;
+    if (at > tx->open.bytes) { // the message before grows to the alignment
+        uint32_t length = at - tx->open.last;
+        memcpy(section + tx->open.last + offsetof(struct rndis_header, length), &length,
+               sizeof(length));
+    }
+    copy_pieces(section + at + write_header(section + at, t), t);
+    tx->open.last = at;
+    tx->open.bytes = at + bytes;
+    tx->open.count++;
+    tx->copied++;
+    return true;
+}
+
+// Appends a range with every page that it touches. Returns where the next one goes.
+static uint8_t *put_range(uint8_t *to, const void *data, uint32_t len)
+{
+    uint32_t offset = (uint32_t)((uintptr_t)data & (PAGE_SIZE - 1));
+    struct gpa_range range = {.bytes = len, .offset = offset};
+    const uint8_t *page = (const uint8_t *)data - offset;
+
+    memcpy(to, &range, sizeof(range));
+    to += sizeof(range);
+    for (uint32_t covered = 0; covered < offset + len; covered += PAGE_SIZE) {
+        uint64_t pfn = virt_to_phys(page + covered) >> VMBUS_PAGE_SHIFT;
+        memcpy(to, &pfn, sizeof(pfn));
+        to += sizeof(pfn);
+    }
+    return to;
+}
+
+static bool put_gpa_direct(struct nic *nic, uint32_t id, uint32_t channel, uint8_t *end,
+                           uint32_t ranges, uint32_t reserve)
+{
+    uint8_t *start = (uint8_t *)nic->tx.scratch;
+    struct packet_descriptor *d = (void *)start;
+    struct gpa_direct_header extra = {.range_count = ranges};
+    struct nvsp_message m = {
+        .type = NVSP_SEND_RNDIS_PACKET,
+        .rndis = {.channel = channel, .section = NVSP_NO_SECTION},
+    };
+    struct ring_vec vec = {&m, sizeof(m)};
+    uint32_t header_len = (uint32_t)(end - start);
+
+    *d = (struct packet_descriptor){
+        .type = PACKET_GPA_DIRECT, .flags = PACKET_WANTS_COMPLETION, .transaction_id = id};
+    memcpy(start + sizeof(*d), &extra, sizeof(extra));
+    if (!tx_room(nic, ring_packet_bytes(header_len, sizeof(m)) + reserve))
+        return false;
+    if (!ring_out_put(&nic->channel.out, d, header_len, &vec, 1))
+        return false;
+    nic->tx.ring_packets++;
+    return true;
+}
+
+static uint8_t *first_range(struct nic *nic)
+{
+    return (uint8_t *)nic->tx.scratch + sizeof(struct packet_descriptor) +
+           sizeof(struct gpa_direct_header);
+}
+
+static uint8_t *put_page_range(uint8_t *to, uint64_t gpa, uint32_t len)
+{
+    struct gpa_range range = {.bytes = len, .offset = (uint32_t)(gpa & (PAGE_SIZE - 1))};
+    uint64_t pfn = gpa >> VMBUS_PAGE_SHIFT;
+
+    memcpy(to, &range, sizeof(range));
+    memcpy(to + sizeof(range), &pfn, sizeof(pfn));
+    return to + sizeof(range) + sizeof(pfn);
+}
+
+bool tx_put_control(struct nic *nic, uint32_t id, uint64_t gpa, uint32_t length)
+{
+    uint8_t *end = put_page_range(first_range(nic), gpa, length);
+
+    return put_gpa_direct(nic, id, NVSP_CHANNEL_CONTROL, end, 1, 0);
+}
+
+// True if the packet header of a frame whose pieces from `first` go by reference fits the scratch
+// memory: a range for each, and a page number for each page they may touch.
+static bool ranges_fit(const struct nic_tx *t, unsigned first)
+{
+    uint32_t bytes = sizeof(struct packet_descriptor) + sizeof(struct gpa_direct_header) + 16;
+
+    for (unsigned i = first; i < t->count; i++)
+        bytes += sizeof(struct gpa_range) + 8 * (t->pieces[i].len / PAGE_SIZE + 2);
+    return bytes <= TX_PACKET_BYTES;
+}
+
+static bool send_held(struct nic *nic, const struct nic_tx *t, bool *copied)
+{
+    struct nic_tx_state *tx = &nic->tx;
+    uint32_t id = requests_take(&tx->requests);
+    unsigned i = 0;
+
+    if (id == 0)
+        return false;
+    uint8_t *slot = tx->slots + (id - 1) * TX_SLOT_BYTES;
+    uint32_t used = write_header(slot, t);
+    // The protocol headers are short pieces of their own: they need no range if they fit here.
+    for (; i < t->count && t->pieces[i].len <= TX_SLOT_BYTES - used; i++) {
+        memcpy(slot + used, t->pieces[i].data, t->pieces[i].len);
+        used += t->pieces[i].len;
+    }
+    ASSERT(ranges_fit(t, i));
+    *copied = i == t->count;
+    uint32_t ranges = 1 + t->count - i;
+    uint8_t *end = put_page_range(first_range(nic), tx->slots_gpa + (id - 1) * TX_SLOT_BYTES, used);
+    for (; i < t->count; i++)
+        end = put_range(end, t->pieces[i].data, t->pieces[i].len);
+    *request_of(nic, id) = (struct tx_request){
+        .kind = *copied ? TX_COPIED : TX_HELD, .section = UINT16_MAX, .done_ctx = t->done_ctx};
+    if (put_gpa_direct(nic, id, NVSP_CHANNEL_DATA, end, ranges, TX_RING_RESERVE))
+        return true;
+    requests_give(&tx->requests, id);
+    return false;
+}
+
+static void check_frame(const struct nic_tx *t)
+{
+    ASSERT(t->count >= 1 && t->count <= NIC_TX_PIECES && t->len >= 14 && t->len <= 65535);
+}
+
+enum nic_tx_result nic_send(struct nic *nic, const struct nic_tx *t)
+{
+    struct nic_tx_state *tx = &nic->tx;
+    bool copied = true;
+
+    check_frame(t);
+    if (nic->state != NIC_UP || nic->channel.state != CHANNEL_OPEN)
+        return NIC_TX_FULL;
+    for (;;) {
+        if (t->len <= TX_COPY_MAX && send_copied(nic, t))
+            break;
+        tx_close_section(nic); // frames stay in order
+        if (send_held(nic, t, &copied))
+            break;
+        tx->full++;
+        tx->waiting = true;
+        // Out of ids or sections: a completion will tell. Out of ring: the host has to.
+        if (tx->requests.free_count == 0 || nic->channel.out.dead ||
+            !tx_wait_room(nic, TX_PACKET_BYTES + TX_RING_RESERVE))
+            return NIC_TX_FULL;
+    }
+    tx->waiting = false;
+    tx->packets++;
+    tx->bytes += t->len;
+    if (!copied)
+        tx->held++;
+    return copied ? NIC_TX_COPIED : NIC_TX_HELD;
+}
+
+void tx_check_ready(struct nic *nic)
+{
+    struct nic_tx_state *tx = &nic->tx;
+    uint32_t need = TX_PACKET_BYTES + TX_RING_RESERVE;
+
+    if (!tx->waiting || nic->state != NIC_UP || nic->channel.out.dead)
+        return;
+    if (tx->requests.free_count < TX_REQUESTS / 8)
+        return;
+    if (!tx_room(nic, need) && !tx_wait_room(nic, need))
+        return;
+    tx->waiting = false;
+    nic_client->tx_ready(nic);
+}
+
+static void request_done(struct nic *nic, uint32_t id, const struct nvsp_message *m,
+                         uint32_t length)
+{
+    struct nic_tx_state *tx = &nic->tx;
+    struct tx_request request = *request_of(nic, id);
+
+    switch (request.kind) {
+    case TX_CONTROL:
+        control_packet_done(nic, id, m, length);
+        return;
+    case TX_KEEPALIVE:
+        nic->control.keepalive = 0;
+        return;
+    default:
+        break;
+    }
+    if (length < NVSP_COMPLETION_BYTES || m->type != NVSP_SEND_RNDIS_PACKET_COMPLETE ||
+        m->rndis_complete.status != NVSP_STATUS_SUCCESS)
+        tx->failed++;
+    if (request.kind == TX_COPIED && request.section != UINT16_MAX)
+        tx->free_sections[tx->free_section_count++] = request.section;
+    if (request.kind == TX_HELD)
+        nic_client->tx_done(nic, request.done_ctx);
+}
+
+void tx_complete(struct nic *nic, const struct ring_packet *packet)
+{
+    struct nvsp_message m = {0};
+    uint32_t length = min_u32(packet->payload_len, sizeof(m));
+    uint64_t id = packet->transaction_id;
+
+    // The open section's id is in use, but the host has not been given it yet.
+    if (id == nic->tx.open.id || !requests_give(&nic->tx.requests, id)) {
+        nic->tx.bad_completions++;
+        return;
+    }
+    ring_copy_out(&nic->channel.in, packet, packet->header_len, &m, length);
+    request_done(nic, (uint32_t)id, &m, length);
+}
+
+void tx_abort(struct nic *nic)
+{
+    for (uint32_t id = 1; id <= TX_REQUESTS; id++) {
+        struct tx_request *request = request_of(nic, id);
+
+        if (!requests_used(&nic->tx.requests, id) || request->kind != TX_HELD)
+            continue;
+        request->kind = TX_COPIED; // a late completion finds nothing to hand back
+        request->section = UINT16_MAX;
+        nic_client->tx_done(nic, request->done_ctx);
+    }
+}
