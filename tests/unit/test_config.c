@@ -83,15 +83,28 @@ static void test_every_key(void **state)
 static void test_bad_values_keep_defaults(void **state)
 {
     static const char *const lines[] = {
-        "[net]\nmtu = 575\n",       "[net]\nmtu = 9001\n",         "[net]\nmtu = 15oo\n",
-        "[net]\nmtu =\n",           "[net]\naddress = 1.2.3\n",    "[net]\naddress = 1.2.3.4\n",
-        "[net]\naddress = 1.2.3.256/8\n", "[net]\naddress = 1.2.3.4/31\n",
-        "[net]\naddress = 0.0.0.0/8\n",   "[net]\naddress = 224.0.0.1/8\n",
-        "[net]\ngateway = 1.2.3.4.5\n",   "[netvsc]\nring = 15k\n",
-        "[netvsc]\nring = 20001\n",       "[netvsc]\nreceive-buffer = 32m\n",
-        "[netvsc]\nsend-buffer = 99999999999999999999\n", "[iperf3]\nport = 0\n",
-        "[iperf3]\nport = 65536\n", "[iperf3]\nport = -1\n",       "[log]\nlevel = loud\n",
-        "[system]\non-panic = cry\n",     "[net]\nmut = 1500\n",   "[net]\njust words\n",
+        "[net]\nmtu = 575\n",
+        "[net]\nmtu = 9001\n",
+        "[net]\nmtu = 15oo\n",
+        "[net]\nmtu =\n",
+        "[net]\naddress = 1.2.3\n",
+        "[net]\naddress = 1.2.3.4\n",
+        "[net]\naddress = 1.2.3.256/8\n",
+        "[net]\naddress = 1.2.3.4/31\n",
+        "[net]\naddress = 0.0.0.0/8\n",
+        "[net]\naddress = 224.0.0.1/8\n",
+        "[net]\ngateway = 1.2.3.4.5\n",
+        "[netvsc]\nring = 15k\n",
+        "[netvsc]\nring = 20001\n",
+        "[netvsc]\nreceive-buffer = 32m\n",
+        "[netvsc]\nsend-buffer = 99999999999999999999\n",
+        "[iperf3]\nport = 0\n",
+        "[iperf3]\nport = 65536\n",
+        "[iperf3]\nport = -1\n",
+        "[log]\nlevel = loud\n",
+        "[system]\non-panic = cry\n",
+        "[net]\nmut = 1500\n",
+        "[net]\njust words\n",
     };
 
     (void)state;
