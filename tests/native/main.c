@@ -1,0 +1,259 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The kernel's services for net/ on Linux, and the program: starts the stack on a TAP device and runs
+// its loop. On standard input it takes the console's command `stats`.
+#include <arpa/inet.h>
+#include <getopt.h>
+#include <poll.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "kernel/alloc.h"
+#include "kernel/config.h"
+#include "kernel/console.h"
+#include "kernel/log.h"
+#include "kernel/loop.h"
+#include "kernel/panic.h"
+#include "kernel/random.h"
+#include "kernel/time.h"
+#include "net/net.h"
+#include "tests/native/native.h"
+
+#define STB_SPRINTF_IMPLEMENTATION
+#define STB_SPRINTF_NOFLOAT
+#define STB_SPRINTF_NOUNALIGNED
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wunused-parameter"
+#pragma GCC diagnostic ignored "-Wimplicit-fallthrough"
+#include <stb/stb_sprintf.h>
+#pragma GCC diagnostic pop
+
+struct config config = {.log_level = LOG_INFO, .dhcp = true, .mtu = 1500, .iperf3_port = 5201};
+struct native_options native_options = {.mac = {2, 0, 0, 0x5e, 0, 2}};
+
+// ---- Memory ----
+
+static size_t live_objects;
+
+void *heap_alloc(size_t size)
+{
+    live_objects++;
+    void *object = malloc(size);
+    if (object)
+        memset(object, 0xa5, size); // the heap does not promise zeros
+    return object;
+}
+
+void heap_free(void *object)
+{
+    live_objects -= object != NULL;
+    free(object);
+}
+
+void *page_alloc(size_t count)
+{
+    void *pages = aligned_alloc(PAGE_SIZE, count * PAGE_SIZE);
+    if (pages)
+        memset(pages, 0, count * PAGE_SIZE);
+    return pages;
+}
+
+// ---- Time, chance, words ----
+
+uint64_t time_now(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return (uint64_t)now.tv_sec * TIME_S + (uint64_t)now.tv_nsec / 100;
+}
+
+void random_bytes(void *out, size_t len)
+{
+    for (size_t done = 0; done < len; done += 256)
+        if (getentropy((char *)out + done, len - done < 256 ? len - done : 256))
+            abort();
+}
+
+uint32_t random_u32(void)
+{
+    uint32_t n;
+    random_bytes(&n, sizeof(n));
+    return n;
+}
+
+// Any keyed hash will do here: the kernel's SipHash has its own tests.
+uint64_t siphash24(const uint8_t key[16], const void *data, size_t len)
+{
+    uint64_t hash = 0xcbf29ce484222325;
+    for (size_t i = 0; i < 16 + len; i++)
+        hash = (hash ^ (i < 16 ? key[i] : ((const uint8_t *)data)[i - 16])) * 0x100000001b3;
+    return hash;
+}
+
+static void print(const char *before, const char *format, va_list args)
+{
+    char line[1024];
+    stbsp_vsnprintf(line, sizeof(line), format, args); // the format that the kernel understands
+    printf("%s%s\n", before, line);
+    fflush(stdout);
+}
+
+void log_line(enum log_level level, const char *format, ...)
+{
+    static const char *const names[] = {"error: ", "warn: ", "info: ", "debug: "};
+    if ((int)level > config.log_level)
+        return;
+    va_list args;
+    va_start(args, format);
+    print(names[level], format, args);
+    va_end(args);
+}
+
+void log_announce(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    print("dunlin: ", format, args);
+    va_end(args);
+}
+
+_Noreturn void panic(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    print("panic: ", format, args);
+    va_end(args);
+    abort();
+}
+
+// ---- Statistics ----
+
+static struct stats_source *sources;
+
+void stats_add(struct stats_source *source)
+{
+    source->next = sources;
+    sources = source;
+}
+
+void stats_print(const char *format, ...)
+{
+    va_list args;
+    va_start(args, format);
+    vprintf(format, args);
+    va_end(args);
+}
+
+static void print_stats(void)
+{
+    printf("dunlin: stats: {\"memory\":{\"heap_objects\":%zu}", live_objects);
+    for (struct stats_source *s = sources; s; s = s->next) {
+        printf(",\"%s\":", s->name);
+        s->write();
+    }
+    printf("}\n");
+    fflush(stdout);
+}
+
+// ---- The loop ----
+
+static struct poller *pollers;
+
+void loop_add(struct poller *p)
+{
+    struct poller **end = &pollers;
+    while (*end)
+        end = &(*end)->next;
+    p->next = NULL;
+    *end = p;
+}
+
+static void read_command(void)
+{
+    char line[64];
+    ssize_t got = read(STDIN_FILENO, line, sizeof(line));
+    if (got <= 0)
+        exit(0); // whoever started us is gone
+    if (got >= 5 && !memcmp(line, "stats", 5))
+        print_stats();
+}
+
+static void wait_for_work(void)
+{
+    uint64_t now = time_now(), due = now + 10 * TIME_S;
+    for (struct poller *p = pollers; p; p = p->next) {
+        uint64_t at = p->deadline ? p->deadline(p->ctx) : UINT64_MAX;
+        due = at < due ? at : due;
+    }
+    uint64_t wait = due > now ? due - now : 0;
+    struct timespec timeout = {(time_t)(wait / TIME_S), (long)(wait % TIME_S * 100)};
+    struct pollfd fds[2] = {{STDIN_FILENO, POLLIN, 0},
+                            {native_nic_fd(), native_nic_can_receive() ? POLLIN : 0, 0}};
+    ppoll(fds, 2, &timeout, NULL);
+    if (fds[0].revents)
+        read_command();
+}
+
+_Noreturn void loop_run(void)
+{
+    for (;;) {
+        bool worked = false;
+        for (struct poller *p = pollers; p; p = p->next)
+            worked |= p->poll(p->ctx);
+        if (!worked)
+            wait_for_work();
+    }
+}
+
+// ---- The program ----
+
+static void set_address(const char *text)
+{
+    char address[32];
+    unsigned bits;
+    if (sscanf(text, "%31[^/]/%u", address, &bits) != 2 || bits < 1 || bits > 32) {
+        fprintf(stderr, "native: --address wants a.b.c.d/prefix\n");
+        exit(2);
+    }
+    config.dhcp = false;
+    config.address = inet_addr(address);
+    config.netmask = htonl(~0u << (32 - bits));
+}
+
+int main(int argc, char **argv)
+{
+    static const struct option options[] = {
+        {"tap", required_argument, 0, 't'},  {"address", required_argument, 0, 'a'},
+        {"mtu", required_argument, 0, 'm'},  {"faults", required_argument, 0, 'f'},
+        {"offload", no_argument, 0, 'o'},    {"debug", no_argument, 0, 'd'},
+        {"seed", required_argument, 0, 's'}, {0}};
+    for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
+        if (c == 't')
+            native_options.tap = optarg;
+        else if (c == 'a')
+            set_address(optarg);
+        else if (c == 'm')
+            config.mtu = (uint16_t)atoi(optarg);
+        else if (c == 'f')
+            native_options.faults = (unsigned)atoi(optarg);
+        else if (c == 'o')
+            native_options.offload = true;
+        else if (c == 'd')
+            config.log_level = LOG_DEBUG;
+        else if (c == 's')
+            srand((unsigned)atoi(optarg));
+        else
+            return 2;
+    }
+    if (!native_options.tap) {
+        fprintf(stderr, "usage: dunlin-native --tap NAME [--address A/P] [--mtu N] [--offload]"
+                        " [--faults N] [--seed N] [--debug]\n");
+        return 2;
+    }
+    net_start();
+    loop_run();
+}

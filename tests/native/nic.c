@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// A NIC on a Linux TAP device, behind the same interface as drivers/netvsc: received frames lie in a
+// few sections that must be given back, frames for sending may be refused or held for a while, as the
+// real one does when its ring is full or it sends by reference.
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/if.h>
+#include <linux/if_tun.h>
+#include <linux/virtio_net.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include "drivers/netvsc/netvsc.h"
+#include "kernel/config.h"
+#include "kernel/loop.h"
+#include "tests/native/native.h"
+
+#define SECTIONS 512
+#define SECTION_BYTES 9216
+#define BATCH 64
+#define HELD 32
+
+struct section {
+    bool used;
+    uint8_t bytes[SECTION_BYTES];
+};
+
+struct held {
+    struct nic_tx tx;
+    struct nic_piece pieces[NIC_TX_PIECES];
+};
+
+struct nic {
+    int fd;
+    void *client_data;
+    const struct nic_client *client;
+    struct nic_info info;
+    struct section *sections;
+    unsigned section_next, sections_used;
+    struct held held[HELD];
+    unsigned held_count;
+    bool refused;
+};
+
+static struct nic nic = {.fd = -1};
+
+int native_nic_fd(void)
+{
+    return nic.fd;
+}
+
+bool native_nic_can_receive(void)
+{
+    return nic.sections_used < SECTIONS;
+}
+
+const struct nic_info *nic_info(const struct nic *n)
+{
+    return &n->info;
+}
+
+void nic_set_client_data(struct nic *n, void *data)
+{
+    n->client_data = data;
+}
+
+void *nic_client_data(const struct nic *n)
+{
+    return n->client_data;
+}
+
+void nic_rx_release(struct nic *n, void *token)
+{
+    struct section *section = token;
+    if (!section->used)
+        abort();                       // given back twice
+    memset(section->bytes, 0xee, 256); // whoever still reads it shall notice
+    section->used = false;
+    n->sections_used--;
+}
+
+bool nic_rx_scarce(const struct nic *n)
+{
+    return n->sections_used > SECTIONS * 3 / 4;
+}
+
+static void write_frame(struct nic *n, const struct nic_tx *tx)
+{
+    struct virtio_net_hdr header = {0};
+    if (tx->csum) {
+        header.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
+        header.csum_start = tx->transport_offset;
+        header.csum_offset = tx->csum & NIC_TX_TCP ? 16 : 6;
+    }
+    struct iovec iov[NIC_TX_PIECES + 1] = {{&header, sizeof(header)}};
+    uint32_t sum = 0;
+    for (unsigned i = 0; i < tx->count; i++) {
+        iov[i + 1] = (struct iovec){(void *)(uintptr_t)tx->pieces[i].data, tx->pieces[i].len};
+        sum += tx->pieces[i].len;
+    }
+    if (sum != tx->len || tx->count == 0)
+        abort();
+    if (writev(n->fd, iov, (int)tx->count + 1) < 0 && errno != EIO && errno != EAGAIN)
+        perror("native: write to TAP");
+}
+
+enum nic_tx_result nic_send(struct nic *n, const struct nic_tx *tx)
+{
+    unsigned faults = native_options.faults;
+    if (faults && rand() % faults == 0) {
+        n->refused = true;
+        return NIC_TX_FULL;
+    }
+    // Order matters to nobody but the reader of a trace: frames held go out late.
+    if (faults && n->held_count < HELD && rand() % faults == 0) {
+        struct held *held = &n->held[n->held_count++];
+        held->tx = *tx;
+        memcpy(held->pieces, tx->pieces, tx->count * sizeof(*tx->pieces));
+        held->tx.pieces = held->pieces;
+        return NIC_TX_HELD;
+    }
+    write_frame(n, tx);
+    return NIC_TX_COPIED;
+}
+
+void nic_flush(struct nic *n)
+{
+    (void)n;
+}
+
+static struct section *free_section(struct nic *n)
+{
+    for (unsigned i = 0; i < SECTIONS; i++) {
+        struct section *section = &n->sections[n->section_next++ % SECTIONS];
+        if (!section->used)
+            return section;
+    }
+    return NULL;
+}
+
+static bool receive_frame(struct nic *n)
+{
+    struct section *section = free_section(n);
+    if (!section)
+        return false;
+    struct virtio_net_hdr header;
+    struct iovec iov[2] = {{&header, sizeof(header)}, {section->bytes, SECTION_BYTES}};
+    ssize_t got = readv(n->fd, iov, 2);
+    if (got <= (ssize_t)sizeof(header))
+        return false;
+    struct nic_frame frame = {
+        .data = section->bytes, .len = (uint32_t)(got - (ssize_t)sizeof(header)), .token = section};
+    if (header.flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID))
+        frame.csum = NIC_CSUM_L4_OK | NIC_CSUM_IP_OK;
+    section->used = true;
+    n->sections_used++;
+    n->client->receive(n, &frame);
+    return true;
+}
+
+static bool nic_poll(void *ctx)
+{
+    struct nic *n = ctx;
+    unsigned held = n->held_count;
+    for (unsigned i = 0; i < held; i++) {
+        write_frame(n, &n->held[i].tx);
+        n->client->tx_done(n, n->held[i].tx.done_ctx);
+    }
+    n->held_count -= held;
+    memmove(n->held, n->held + held, n->held_count * sizeof(n->held[0]));
+    for (unsigned i = 0; i < n->held_count; i++)
+        n->held[i].tx.pieces = n->held[i].pieces;
+    bool ready = n->refused;
+    n->refused = false;
+    if (ready)
+        n->client->tx_ready(n);
+    unsigned frames = 0;
+    while (frames < BATCH && receive_frame(n))
+        frames++;
+    if (frames)
+        n->client->batch_end(n);
+    return frames || held || ready;
+}
+
+static void open_tap(struct nic *n)
+{
+    n->fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
+    struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
+    strncpy(request.ifr_name, native_options.tap, IFNAMSIZ - 1);
+    if (n->fd < 0 || ioctl(n->fd, TUNSETIFF, &request) < 0) {
+        perror("native: cannot open the TAP device");
+        exit(1);
+    }
+    ioctl(n->fd, TUNSETOFFLOAD, native_options.offload ? TUN_F_CSUM : 0);
+}
+
+void netvsc_start(const struct nic_client *client)
+{
+    static struct poller poller = {.name = "nic", .poll = nic_poll, .ctx = &nic};
+    open_tap(&nic);
+    nic.client = client;
+    nic.sections = calloc(SECTIONS, sizeof(*nic.sections));
+    nic.info = (struct nic_info){.mtu = config.mtu,
+                                 .link_up = true,
+                                 .tx_csum = native_options.offload ? NIC_TX_IP4 | NIC_TX_TCP : 0,
+                                 .rx_sections = SECTIONS,
+                                 .name = "nic0"};
+    memcpy(nic.info.mac, native_options.mac, sizeof(nic.info.mac));
+    loop_add(&poller);
+    client->attach(&nic);
+}
