@@ -1,21 +1,19 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Older hosts: Dunlin falls back to what they speak, and works as well."""
 
-import re
-
 import pytest
 
 from guest import check_test, client
 
 VMBUS = {"5.2": 0x50002, "5.1": 0x50001, "5.0": 0x50000, "4.0": 0x40000, "3.0": 0x30000,
          "2.4": 0x20004}
-NVSP = {"6.0": 0x60000, "5.0": 0x50000, "4.0": 0x40000, "2.0": 0x30002, "1.0": 0x2}
+NVSP = {"6": 0x60000, "5": 0x50000, "4": 0x40000, "2": 0x30002, "1": 0x2}
 
 
 @pytest.mark.parametrize("version", VMBUS)
 def test_vmbus(boot, version):
     vm = boot.dunlin(vcpus=1, max_version=VMBUS[version])
-    assert re.search(rf"vmbus: .*\b{version}\b", vm.console())
+    assert f"vmbus: connected, version {version}," in vm.console()
     check_test(client(vm, "-t", 1))
     check_test(client(vm, "-t", 1, "-R"))
 
@@ -23,5 +21,6 @@ def test_vmbus(boot, version):
 @pytest.mark.parametrize("version", NVSP)
 def test_nvsp(boot, version):
     vm = boot.dunlin(vcpus=1, nic_opts=[f"max-nvsp={NVSP[version]:#x}"])
+    assert vm.stats()["devices"]["nic0"]["nvsp_version"] == NVSP[version]
     check_test(client(vm, "-t", 1))
     check_test(client(vm, "-t", 1, "-R"))
