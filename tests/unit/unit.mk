@@ -1,0 +1,31 @@
+# SPDX-License-Identifier: BSD-2-Clause
+# `make unit`: builds the tests of parts of the kernel for Linux, with ASan and UBSan, and runs them.
+# A test is tests/unit/test_NAME.c; unit_NAME lists what of the kernel it is linked with.
+
+UNIT_DIR = $(BUILD)/unit
+UNIT_TESTS = $(patsubst tests/unit/test_%.c,%,$(sort $(wildcard tests/unit/test_*.c)))
+UNIT_CFLAGS = -std=gnu11 -O1 -g -Wall -Wextra -Werror -fno-omit-frame-pointer \
+	-fsanitize=address,undefined -fno-sanitize-recover=all -I. -Itests/unit -MMD -MP
+
+unit_cipher = kernel/cipher.c
+unit_config = kernel/config.c $(INIH_DIR)/ini.c
+unit_config_cflags = -isystem $(INIH_DIR) $(INIH_FLAGS) -Wno-sign-compare
+unit_ring = drivers/vmbus/ring.c
+unit_requests = drivers/vmbus/requests.c tests/unit/fake_kernel.c
+unit_gpadl = drivers/vmbus/gpadl.c tests/unit/fake_kernel.c tests/unit/fake_connection.c
+unit_rndis = drivers/netvsc/rndis.c
+unit_vmbus_netvsc = $(wildcard drivers/vmbus/*.c drivers/netvsc/*.c) tests/unit/fake_kernel.c \
+	tests/unit/fake_host.c
+
+.PHONY: unit
+unit: $(UNIT_TESTS:%=$(UNIT_DIR)/%)
+	@mkdir -p $(BUILD)/test
+	@tests/unit/run $(BUILD)/test/unit.log $^
+
+.SECONDEXPANSION:
+$(UNIT_TESTS:%=$(UNIT_DIR)/%): $(UNIT_DIR)/%: tests/unit/test_%.c $$(unit_$$*) tests/unit/unit.mk
+	@mkdir -p $(@D)
+	@echo '  UNIT    $*'
+	@gcc $(UNIT_CFLAGS) $(unit_$*_cflags) -o $@ $(filter %.c,$^) -lcmocka -lpthread
+
+-include $(wildcard $(UNIT_DIR)/*.d)
