@@ -266,7 +266,8 @@ static void test_write_index_must_not_go_back(void **state)
 
 static void test_bad_descriptor(void **state)
 {
-    static const uint16_t bad[][2] = {{0, 3}, {1, 3}, {3, 2}, {2, 4}, {2, 0xffff}, {0xffff, 0xffff}};
+    static const uint16_t bad[][2] = {{0, 3}, {1, 3},      {3, 2},
+                                      {2, 4}, {2, 0xffff}, {0xffff, 0xffff}};
 
     (void)state;
     for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {

@@ -1,0 +1,328 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// See fake_kernel.h. Implements kernel/*.h as far as drivers use them.
+#include "fake_kernel.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernel/alloc.h"
+#include "kernel/config.h"
+#include "kernel/console.h"
+#include "kernel/core.h"
+#include "kernel/fiber.h"
+#include "kernel/log.h"
+#include "kernel/loop.h"
+#include "kernel/panic.h"
+#include "kernel/time.h"
+
+#define FIBERS 64
+
+struct fiber {
+    bool used, ready;
+    pthread_t thread;
+    sem_t go;
+    void (*fn)(void *arg);
+    void *arg;
+    struct event *waiting;
+    uint64_t deadline;
+    int result; // of the wait
+};
+
+struct config config = {
+    .mtu = 1500, .receive_buffer = 256 << 10, .send_buffer = 128 << 10, .ring = 32 << 10};
+
+static struct fiber fibers[FIBERS];
+static struct fiber *current;
+static sem_t back; // the running fiber waits or ends
+static struct poller *pollers;
+static uint64_t now = 1000;
+static size_t pages_live, objects_live;
+
+uint64_t time_now(void)
+{
+    return now;
+}
+
+// Memory.
+
+void *page_alloc(size_t count)
+{
+    void *p = aligned_alloc(PAGE_SIZE, count * PAGE_SIZE);
+
+    memset(p, 0, count * PAGE_SIZE);
+    pages_live += count;
+    return p;
+}
+
+void page_free(void *pages, size_t count)
+{
+    pages_live -= count;
+    free(pages);
+}
+
+void *heap_alloc(size_t size)
+{
+    objects_live++;
+    return malloc(size);
+}
+
+void heap_free(void *object)
+{
+    if (object)
+        objects_live--;
+    free(object);
+}
+
+uint64_t virt_to_phys(const void *p)
+{
+    return (uintptr_t)p;
+}
+
+size_t fake_pages_live(void)
+{
+    return pages_live;
+}
+
+size_t fake_objects_live(void)
+{
+    return objects_live;
+}
+
+// Cores.
+
+unsigned core_count(void)
+{
+    return 1;
+}
+
+unsigned core_id(void)
+{
+    return 0;
+}
+
+uint32_t core_vp_index(unsigned core)
+{
+    return core + 5; // not the core's number
+}
+
+// Log and panic.
+
+void log_line(enum log_level level, const char *format, ...)
+{
+    va_list args;
+
+    if (!getenv("UNIT_LOG"))
+        return;
+    va_start(args, format);
+    fprintf(stderr, "%d: ", level);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+}
+
+void panic(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    vfprintf(stderr, format, args);
+    fputc('\n', stderr);
+    va_end(args);
+    abort();
+}
+
+// Statistics.
+
+static struct stats_source *sources;
+static char stats_text[16384];
+
+void stats_add(struct stats_source *source)
+{
+    source->next = sources;
+    sources = source;
+}
+
+void stats_print(const char *format, ...)
+{
+    va_list args;
+    size_t used = strlen(stats_text);
+
+    va_start(args, format);
+    vsnprintf(stats_text + used, sizeof(stats_text) - used, format, args);
+    va_end(args);
+}
+
+const char *fake_stats(void)
+{
+    stats_text[0] = '\0';
+    stats_print("{");
+    for (struct stats_source *s = sources; s; s = s->next) {
+        stats_print("%s\"%s\":", s == sources ? "" : ",", s->name);
+        s->write();
+    }
+    stats_print("}");
+    return stats_text;
+}
+
+// Fibers.
+
+static void *fiber_thread(void *arg)
+{
+    struct fiber *f = arg;
+
+    sem_wait(&f->go);
+    f->fn(f->arg);
+    f->used = false;
+    sem_post(&back);
+    return NULL;
+}
+
+int fiber_spawn(const char *name, void (*fn)(void *arg), void *arg)
+{
+    struct fiber *f = fibers;
+    (void)name;
+
+    while (f->used)
+        f++;
+    *f = (struct fiber){.used = true, .ready = true, .fn = fn, .arg = arg};
+    sem_init(&f->go, 0, 0);
+    pthread_create(&f->thread, NULL, fiber_thread, f);
+    pthread_detach(f->thread);
+    return 0;
+}
+
+static void fiber_yield(void)
+{
+    struct fiber *f = current;
+
+    sem_post(&back);
+    sem_wait(&f->go);
+}
+
+int event_wait(struct event *e, uint64_t timeout)
+{
+    struct fiber *f = current;
+
+    ASSERT(f);
+    if (!e->set) {
+        e->waiter = f;
+        f->waiting = e;
+        f->ready = false;
+        f->deadline = timeout == WAIT_FOREVER ? UINT64_MAX : now + timeout;
+        fiber_yield();
+        e->waiter = NULL;
+        f->waiting = NULL;
+    }
+    bool set = e->set;
+    e->set = false;
+    return set ? 0 : -ETIMEDOUT;
+}
+
+void event_set(struct event *e)
+{
+    e->set = true;
+    if (e->waiter)
+        e->waiter->ready = true;
+}
+
+void fiber_sleep(uint64_t duration)
+{
+    current->ready = false;
+    current->deadline = now + duration;
+    fiber_yield();
+}
+
+bool fiber_current(void)
+{
+    return current != NULL;
+}
+
+unsigned fake_fibers_live(void)
+{
+    unsigned n = 0;
+
+    for (struct fiber *f = fibers; f < fibers + FIBERS; f++)
+        n += f->used;
+    return n;
+}
+
+// The loop.
+
+void loop_add(struct poller *p)
+{
+    struct poller **link = &pollers;
+
+    while (*link)
+        link = &(*link)->next;
+    p->next = NULL;
+    *link = p;
+}
+
+void loop_remove(struct poller *p)
+{
+    struct poller **link = &pollers;
+
+    while (*link != p)
+        link = &(*link)->next;
+    *link = p->next;
+}
+
+static bool run_fibers(void)
+{
+    bool ran = false;
+
+    for (struct fiber *f = fibers; f < fibers + FIBERS; f++) {
+        if (!f->used || (!f->ready && f->deadline > now))
+            continue;
+        f->ready = true;
+        current = f;
+        sem_post(&f->go);
+        sem_wait(&back);
+        current = NULL;
+        ran = true;
+    }
+    return ran;
+}
+
+bool fake_turn(void)
+{
+    bool ran = run_fibers();
+
+    for (struct poller *p = pollers; p; p = p->next)
+        ran |= p->poll(p->ctx);
+    if (ran)
+        return true;
+    for (struct poller *p = pollers; p; p = p->next)
+        ran |= p->arm && p->arm(p->ctx);
+    return ran;
+}
+
+static uint64_t next_deadline(void)
+{
+    uint64_t next = UINT64_MAX;
+
+    for (struct fiber *f = fibers; f < fibers + FIBERS; f++) {
+        if (f->used && !f->ready && f->deadline < next)
+            next = f->deadline;
+    }
+    return next;
+}
+
+void fake_run(uint64_t duration)
+{
+    uint64_t end = now + duration;
+
+    for (;;) {
+        while (fake_turn())
+            ;
+        uint64_t next = next_deadline();
+        if (next > end)
+            return;
+        now = next;
+    }
+}

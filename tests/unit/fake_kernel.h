@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The kernel as unit tests of drivers see it: virtual time, real fibers (a thread each, of which one
+// runs at a time), pollers, counted memory. Nothing happens but in the calls of a test.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+// One turn of the loop: fibers that are ready or due, then the pollers. True if anything ran.
+bool fake_turn(void);
+
+// Turns until nothing is left to do; when all wait, time jumps to the next time-out, but not beyond
+// `duration` from now. Then time is at most now + duration.
+void fake_run(uint64_t duration);
+
+// Pages and heap objects that are allocated.
+size_t fake_pages_live(void);
+size_t fake_objects_live(void);
+
+unsigned fake_fibers_live(void);
+
+// The text that all sources of statistics print, as one JSON object.
+const char *fake_stats(void);
