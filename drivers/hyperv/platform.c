@@ -7,6 +7,7 @@
 #include "kernel/alloc.h"
 #include "kernel/cpu.h"
 
+static bool running;
 static uint32_t may, features, hints; // the CPUID words of the same names
 
 bool hv_auto_eoi(void)
@@ -66,6 +67,12 @@ void platform_init(void)
     clock_init();
     synic_init();
     crash_init(features & HV_FEATURE_CRASH_MSRS);
+    running = true;
+}
+
+bool platform_running(void)
+{
+    return running;
 }
 
 void platform_init_core(void)

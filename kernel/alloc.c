@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The machine's page pool and each core's heap; see alloc.h. The pool's span is all RAM above 1 MiB:
+// what is below stays free for starting cores (kernel/smp.c).
+#include "kernel/alloc.h"
+
+#include <string.h>
+
+#include "boot/boot_info.h"
+#include "kernel/core.h"
+#include "kernel/heap.h"
+#include "kernel/lock.h"
+#include "kernel/machine.h"
+#include "kernel/pages.h"
+#include "kernel/panic.h"
+
+#define LOW_MEMORY 0x100000ull
+
+static struct page_pool pool;
+static struct lock pool_lock;
+static PERCORE struct heap heap;
+
+static void *take_pages(size_t count)
+{
+    bool enabled = lock(&pool_lock);
+    void *pages = (void *)page_pool_take(&pool, count);
+
+    unlock(&pool_lock, enabled);
+    return pages;
+}
+
+static void give_pages(void *pages, size_t count)
+{
+    bool enabled = lock(&pool_lock);
+
+    page_pool_give(&pool, (uintptr_t)pages, count);
+    unlock(&pool_lock, enabled);
+}
+
+void *page_alloc(size_t count)
+{
+    void *pages = take_pages(count);
+
+    if (pages)
+        memset(pages, 0, count * PAGE_SIZE);
+    return pages;
+}
+
+void page_free(void *pages, size_t count)
+{
+    give_pages(pages, count);
+}
+
+// The part of a range that the pool may have: [*base, *base + result pages).
+static uint64_t usable(const struct boot_memory_range *range, uint64_t *base)
+{
+    uint64_t end = range->base + range->pages * PAGE_SIZE;
+
+    *base = range->base < LOW_MEMORY ? LOW_MEMORY : range->base;
+    return range->type == BOOT_MEMORY_FREE && end > *base ? (end - *base) / PAGE_SIZE : 0;
+}
+
+// The pool's byte per page is taken from the end of the biggest free range.
+void memory_init(const struct boot_info *info)
+{
+    uint64_t top = 0, largest = 0, largest_base = 0, base;
+
+    for (uint32_t i = 0; i < info->range_count; i++) {
+        uint64_t pages = usable(&info->ranges[i], &base);
+        if (pages > 0 && base + pages * PAGE_SIZE > top)
+            top = base + pages * PAGE_SIZE;
+        if (pages > largest) {
+            largest = pages;
+            largest_base = base;
+        }
+    }
+    uint64_t index_pages = (top / PAGE_SIZE + PAGE_SIZE - 1) / PAGE_SIZE;
+    if (largest <= index_pages)
+        panic("memory: no free range has %llu pages", (unsigned long long)index_pages + 1);
+    uint64_t index = largest_base + (largest - index_pages) * PAGE_SIZE;
+    page_pool_init(&pool, 0, top / PAGE_SIZE, (uint8_t *)index);
+    for (uint32_t i = 0; i < info->range_count; i++) {
+        uint64_t pages = usable(&info->ranges[i], &base);
+        if (base == largest_base && pages == largest)
+            pages -= index_pages;
+        if (pages > 0)
+            page_pool_add(&pool, base, pages);
+    }
+}
+
+void *heap_alloc(size_t size)
+{
+    if (!heap.take_pages) {
+        heap.owner = core_id();
+        heap.take_pages = take_pages;
+        heap.give_pages = give_pages;
+    }
+    return heap_take(&heap, size);
+}
+
+void heap_free(void *object)
+{
+    if (object)
+        heap_return(&heap, object);
+}
+
+void memory_stats(struct memory_stats *out)
+{
+    *out = (struct memory_stats){.pages_total = pool.total,
+                                 .pages_free = pool.available,
+                                 .heap_bytes = heap.bytes,
+                                 .heap_objects = heap.objects};
+}

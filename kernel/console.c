@@ -1,0 +1,208 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Commands typed on COM1; see console.h. The interrupt only wakes the loop; its poller reads the
+// bytes, gathers a line and runs it.
+#include "kernel/console.h"
+
+#include <stdarg.h>
+#include <string.h>
+
+#include <stb_sprintf.h>
+
+#include "kernel/alloc.h"
+#include "kernel/core.h"
+#include "kernel/log.h"
+#include "kernel/loop.h"
+#include "kernel/machine.h"
+#include "kernel/panic.h"
+#include "kernel/time.h"
+#include "kernel/vectors.h"
+
+#define ISA_IRQ_COM1 4
+#define LINE_BYTES 128
+#define INPUT_BATCH 64
+#define STATS_BYTES 32768
+
+static struct console_command *commands;
+static struct stats_source *sources;
+static char input[LINE_BYTES];
+static size_t input_length;
+static char stats_text[STATS_BYTES];
+static int stats_length;
+
+void console_add(struct console_command *command)
+{
+    struct console_command **end = &commands;
+
+    while (*end)
+        end = &(*end)->next;
+    command->next = NULL;
+    *end = command;
+}
+
+void stats_add(struct stats_source *source)
+{
+    struct stats_source **end = &sources;
+
+    while (*end)
+        end = &(*end)->next;
+    source->next = NULL;
+    *end = source;
+}
+
+void stats_print(const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    stats_length += stbsp_vsnprintf(stats_text + stats_length, STATS_BYTES - stats_length, format,
+                                    args);
+    va_end(args);
+    if (stats_length > STATS_BYTES - 2)
+        stats_length = STATS_BYTES - 2;
+}
+
+// Commands ----------------------------------------------------------------------------------------
+
+static void run_help(const char *args)
+{
+    (void)args;
+    for (const struct console_command *c = commands; c; c = c->next)
+        log_announce("%-10s %s", c->name, c->help);
+}
+
+static void run_stats(const char *args)
+{
+    uint64_t now = time_now();
+
+    (void)args;
+    stats_length = 0;
+    stats_print("dunlin: stats: {\"uptime_ms\":%llu", (unsigned long long)(now / TIME_MS));
+    for (const struct stats_source *s = sources; s; s = s->next) {
+        stats_print(",\"%s\":", s->name);
+        s->write();
+    }
+    stats_print("}");
+    stats_text[stats_length++] = '\n';
+    log_text(stats_text, (size_t)stats_length);
+}
+
+static void run_poweroff(const char *args)
+{
+    (void)args;
+    machine_poweroff();
+}
+
+static void run_restart(const char *args)
+{
+    (void)args;
+    machine_restart();
+}
+
+// What the panic path does is worth trying before it is needed.
+static void run_panic(const char *args)
+{
+    if (strcmp(args, "fault") == 0)
+        __asm__ volatile("movl $0, 8"); // page 0 is not mapped
+    panic("asked for by the console%s%s", *args ? ": " : "", args);
+}
+
+static void write_memory(void)
+{
+    struct memory_stats m;
+
+    memory_stats(&m);
+    stats_print("{\"pages\":%llu,\"free_pages\":%llu,\"heap_bytes\":%llu,\"heap_objects\":%llu}",
+                (unsigned long long)m.pages_total, (unsigned long long)m.pages_free,
+                (unsigned long long)m.heap_bytes, (unsigned long long)m.heap_objects);
+}
+
+static void write_cores(void)
+{
+    for (unsigned i = 0; i < core_count(); i++)
+        stats_print("%s\"%u\":{\"vp_index\":%u,\"turns\":%llu,\"halts\":%llu}", i ? "," : "{", i,
+                    cores[i].vp_index, (unsigned long long)cores[i].turns,
+                    (unsigned long long)cores[i].halts);
+    stats_print("}");
+}
+
+// Input -------------------------------------------------------------------------------------------
+
+static void run_line(char *line)
+{
+    size_t name = strcspn(line, " ");
+    const char *args = line + name + strspn(line + name, " ");
+
+    if (name == 0)
+        return;
+    line[name] = 0;
+    for (const struct console_command *c = commands; c; c = c->next) {
+        if (strcmp(c->name, line) == 0) {
+            c->run(args);
+            return;
+        }
+    }
+    log_announce("unknown command '%s'; try help", line);
+}
+
+static void take_byte(char c)
+{
+    if (c == '\r' || c == '\n') {
+        if (input_length > 0)
+            log_text("\n", 1);
+        input[input_length] = 0;
+        input_length = 0;
+        run_line(input);
+    } else if ((c == '\b' || c == 0x7f) && input_length > 0) {
+        input_length--;
+        log_text("\b \b", 3);
+    } else if (c >= ' ' && c <= '~' && input_length + 1 < LINE_BYTES) {
+        input[input_length++] = c;
+        log_text(&c, 1);
+    }
+}
+
+static bool poll_input(void *ctx)
+{
+    bool any = false;
+    int c;
+
+    (void)ctx;
+    for (unsigned i = 0; i < INPUT_BATCH && (c = serial_read()) >= 0; i++) {
+        take_byte((char)c);
+        any = true;
+    }
+    return any;
+}
+
+static void on_serial(void)
+{
+    // That it ended the halt is all; the poller reads.
+}
+
+void console_init(void)
+{
+    static struct console_command help = {"help", "this list", run_help, NULL};
+    static struct console_command stats = {"stats", "counters, as one line of JSON", run_stats, NULL};
+    static struct console_command poweroff = {"poweroff", "leave the host and power off",
+                                              run_poweroff, NULL};
+    static struct console_command restart = {"restart", "leave the host and restart", run_restart,
+                                             NULL};
+    static struct console_command crash = {"panic", "[fault]: crash on purpose, to see the report",
+                                           run_panic, NULL};
+    static struct stats_source memory = {"memory", write_memory, NULL};
+    static struct stats_source core = {"cores", write_cores, NULL};
+    static struct poller poller = {.name = "console", .poll = poll_input, .arm = poll_input};
+
+    console_add(&help);
+    console_add(&stats);
+    console_add(&poweroff);
+    console_add(&restart);
+    console_add(&crash);
+    stats_add(&memory);
+    stats_add(&core);
+    irq_set(VECTOR_SERIAL, on_serial, true);
+    if (!ioapic_route(ISA_IRQ_COM1, VECTOR_SERIAL))
+        return;
+    loop_add(&poller);
+    serial_enable_interrupt();
+}

@@ -1,0 +1,106 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Text on the UEFI framebuffer, with the font of a PSF1 file that the build puts in. What is on the
+// screen is remembered as text, so that scrolling never reads video memory, which is slow. Callers of
+// framebuffer_write() hold the log's lock.
+#include <string.h>
+
+#include "kernel/machine.h"
+#include "kernel/paging.h"
+#include "kernel/panic.h"
+
+#define GLYPH_WIDTH 8
+#define MAX_GLYPH_HEIGHT 32
+#define MAX_COLUMNS 160
+#define MAX_ROWS 64
+#define FIRST_CHARACTER ' '
+#define LAST_CHARACTER '~'
+#define COLOR_TEXT 0xc8c8c8 // grey has no byte order
+#define COLOR_BACKGROUND 0
+
+struct psf1_header {
+    uint8_t magic[2];
+    uint8_t mode; // bit 0: 512 glyphs, bit 1: followed by a table of code points
+    uint8_t height;
+};
+
+extern const uint8_t font_file[], font_file_end[]; // entry.S
+static const uint8_t *glyphs[LAST_CHARACTER - FIRST_CHARACTER + 1];
+static unsigned glyph_height;
+static struct boot_framebuffer screen;
+static unsigned columns, rows, column, row;
+static char cells[MAX_ROWS][MAX_COLUMNS];
+
+// The table of code points has one list for each glyph, which ends with 0xffff.
+static void find_glyphs(void)
+{
+    const struct psf1_header *font = (const void *)font_file;
+    unsigned count = font->mode & 1 ? 512 : 256;
+    const uint8_t *bitmaps = font_file + sizeof(*font);
+    const uint8_t *at = bitmaps + count * font->height;
+
+    ASSERT(font->magic[0] == 0x36 && font->magic[1] == 0x04 && font->mode & 2 &&
+           font->height <= MAX_GLYPH_HEIGHT);
+    glyph_height = font->height;
+    for (unsigned glyph = 0; glyph < count && at + 2 <= font_file_end; at += 2) {
+        unsigned code = at[0] | (unsigned)at[1] << 8;
+        if (code == 0xffff)
+            glyph++;
+        else if (code >= FIRST_CHARACTER && code <= LAST_CHARACTER)
+            glyphs[code - FIRST_CHARACTER] = bitmaps + glyph * font->height;
+    }
+}
+
+void framebuffer_init(const struct boot_framebuffer *fb)
+{
+    if (fb->base == 0 || fb->stride < fb->width || fb->stride > 0x10000 || fb->height > 0x10000)
+        return;
+    find_glyphs();
+    screen = *fb;
+    columns = screen.width / GLYPH_WIDTH < MAX_COLUMNS ? screen.width / GLYPH_WIDTH : MAX_COLUMNS;
+    rows = screen.height / glyph_height < MAX_ROWS ? screen.height / glyph_height : MAX_ROWS;
+    memset(cells, ' ', sizeof(cells));
+    volatile uint32_t *pixels = (volatile uint32_t *)screen.base;
+    for (uint64_t i = 0; i < (uint64_t)screen.stride * screen.height; i++)
+        pixels[i] = COLOR_BACKGROUND;
+}
+
+static void draw(unsigned y, unsigned x, char c)
+{
+    const uint8_t *glyph = glyphs[c - FIRST_CHARACTER];
+    volatile uint32_t *line = (volatile uint32_t *)screen.base +
+                              (uint64_t)y * glyph_height * screen.stride + x * GLYPH_WIDTH;
+
+    if (cells[y][x] == c)
+        return;
+    cells[y][x] = c;
+    for (unsigned i = 0; i < glyph_height; i++, line += screen.stride)
+        for (unsigned bit = 0; bit < GLYPH_WIDTH; bit++)
+            line[bit] = glyph && glyph[i] & 0x80 >> bit ? COLOR_TEXT : COLOR_BACKGROUND;
+}
+
+static void new_line(void)
+{
+    column = 0;
+    if (row + 1 < rows) {
+        row++;
+        return;
+    }
+    for (unsigned y = 0; y < rows; y++)
+        for (unsigned x = 0; x < columns; x++)
+            draw(y, x, y + 1 < rows ? cells[y + 1][x] : ' ');
+}
+
+void framebuffer_write(const char *text, size_t length)
+{
+    if (columns == 0 || rows == 0)
+        return;
+    for (size_t i = 0; i < length; i++) {
+        if (text[i] == '\n') {
+            new_line();
+            continue;
+        }
+        if (column == columns)
+            new_line();
+        draw(row, column++, text[i] >= FIRST_CHARACTER && text[i] <= LAST_CHARACTER ? text[i] : '?');
+    }
+}

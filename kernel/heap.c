@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The heap behind heap_alloc(); see heap.h. Every object has a 16 byte header that tells its slab (or
+// its page count, for objects beyond the classes), so that a wrong or repeated free is found.
+#include "kernel/heap.h"
+
+#include "kernel/alloc.h"
+#include "kernel/panic.h"
+
+#define SLAB_BYTES 65536u
+#define SLAB_PAGES (SLAB_BYTES / PAGE_SIZE)
+#define MARK_LIVE 0x4c495645u // "LIVE"
+#define MARK_FREE 0x46524545u
+#define CLASS_PAGES 0xffffu // an object of whole pages
+
+struct object {
+    uint32_t mark;
+    uint16_t class;
+    uint16_t owner;
+    uint32_t size; // as asked for
+    uint32_t pages; // CLASS_PAGES only
+    union {
+        struct object *next_free;
+        max_align_t data[0];
+    };
+};
+#define OBJECT_HEADER offsetof(struct object, next_free)
+_Static_assert(OBJECT_HEADER == 16, "objects must stay 16 byte aligned");
+
+struct slab { // at the start of its SLAB_BYTES, which are aligned to their size
+    struct slab *next, *previous;
+    struct object *free;
+    uint32_t used;    // objects
+    uint32_t carved;  // bytes handed out at least once, header included
+    uint32_t class;
+    uint32_t in_list;
+};
+#define SLAB_HEADER 64u
+_Static_assert(sizeof(struct slab) <= SLAB_HEADER, "objects begin after the slab's header");
+
+// Bytes of an object without its header: steps of at most a half, the last fits an Ethernet jumbo
+// frame's buffer.
+static const uint32_t class_bytes[HEAP_CLASSES] = {16,   32,   48,   64,   96,   128,  192,
+                                                   256,  384,  512,  768,  1024, 1536, 1792,
+                                                   2048, 3072, 4096, 6144, 10240};
+
+static void list_insert(struct heap *heap, struct slab *slab)
+{
+    slab->previous = NULL;
+    slab->next = heap->partial[slab->class];
+    if (slab->next)
+        slab->next->previous = slab;
+    heap->partial[slab->class] = slab;
+    slab->in_list = 1;
+}
+
+static void list_remove(struct heap *heap, struct slab *slab)
+{
+    if (slab->previous)
+        slab->previous->next = slab->next;
+    else
+        heap->partial[slab->class] = slab->next;
+    if (slab->next)
+        slab->next->previous = slab->previous;
+    slab->in_list = 0;
+}
+
+static struct slab *slab_new(struct heap *heap, unsigned class)
+{
+    struct slab *slab = heap->take_pages(SLAB_PAGES);
+
+    if (!slab)
+        return NULL;
+    ASSERT((uintptr_t)slab % SLAB_BYTES == 0);
+    *slab = (struct slab){.class = class, .carved = SLAB_HEADER};
+    list_insert(heap, slab);
+    return slab;
+}
+
+static struct object *slab_take(struct heap *heap, struct slab *slab)
+{
+    uint32_t step = OBJECT_HEADER + class_bytes[slab->class];
+    struct object *object = slab->free;
+
+    if (object) {
+        slab->free = object->next_free;
+    } else {
+        object = (struct object *)((char *)slab + slab->carved);
+        slab->carved += step;
+    }
+    slab->used++;
+    if (!slab->free && slab->carved + step > SLAB_BYTES)
+        list_remove(heap, slab);
+    return object;
+}
+
+static struct object *pages_take(struct heap *heap, size_t size)
+{
+    size_t pages = (size + OBJECT_HEADER + PAGE_SIZE - 1) / PAGE_SIZE;
+    struct object *object = heap->take_pages(pages);
+
+    if (object) {
+        object->class = CLASS_PAGES;
+        object->pages = (uint32_t)pages;
+    }
+    return object;
+}
+
+void *heap_take(struct heap *heap, size_t size)
+{
+    struct object *object;
+    unsigned class = 0;
+
+    if (size == 0 || size > UINT32_MAX)
+        return NULL;
+    while (class < HEAP_CLASSES && class_bytes[class] < size)
+        class++;
+    if (class < HEAP_CLASSES) {
+        struct slab *slab = heap->partial[class] ? heap->partial[class] : slab_new(heap, class);
+        object = slab ? slab_take(heap, slab) : NULL;
+        if (object)
+            object->class = (uint16_t)class;
+    } else {
+        object = pages_take(heap, size);
+    }
+    if (!object)
+        return NULL;
+    object->mark = MARK_LIVE;
+    object->owner = (uint16_t)heap->owner;
+    object->size = (uint32_t)size;
+    heap->bytes += size;
+    heap->objects++;
+    return object->data;
+}
+
+void heap_return(struct heap *heap, void *data)
+{
+    struct object *object = (struct object *)((char *)data - OBJECT_HEADER);
+
+    ASSERT(object->mark == MARK_LIVE);
+    ASSERT(object->owner == (uint16_t)heap->owner);
+    object->mark = MARK_FREE;
+    heap->bytes -= object->size;
+    heap->objects--;
+    if (object->class == CLASS_PAGES) {
+        heap->give_pages(object, object->pages);
+        return;
+    }
+    struct slab *slab = (struct slab *)((uintptr_t)object & ~(uintptr_t)(SLAB_BYTES - 1));
+    object->next_free = slab->free;
+    slab->free = object;
+    if (!slab->in_list)
+        list_insert(heap, slab);
+    if (--slab->used == 0) {
+        list_remove(heap, slab);
+        heap->give_pages(slab, SLAB_PAGES);
+    }
+}

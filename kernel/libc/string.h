@@ -1,0 +1,19 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Memory and strings, as far as the kernel, lwIP, inih and jsmn use them. kernel/libc/string.c.
+#pragma once
+
+#include <stddef.h>
+
+void *memcpy(void *restrict to, const void *restrict from, size_t n);
+void *memmove(void *to, const void *from, size_t n);
+void *memset(void *to, int value, size_t n);
+int memcmp(const void *a, const void *b, size_t n);
+void *memchr(const void *s, int c, size_t n);
+size_t strlen(const char *s);
+int strcmp(const char *a, const char *b);
+int strncmp(const char *a, const char *b, size_t n);
+char *strchr(const char *s, int c);
+char *strncpy(char *restrict to, const char *restrict from, size_t n);
+size_t strcspn(const char *s, const char *reject);
+size_t strspn(const char *s, const char *accept);
+char *strstr(const char *s, const char *find);

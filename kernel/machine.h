@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The start-up steps of the kernel, in the order in which kernel/main.c takes them, and what the
+// parts of kernel/ need of each other. Nothing outside kernel/ includes this.
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "boot/boot_info.h"
+#include "kernel/core.h"
+
+// log.c, serial.c, framebuffer.c ------------------------------------------------------------------
+void log_init(const struct boot_info *info); // serial and framebuffer from now on
+void log_set_level(int level);
+void log_text(const char *text, size_t length); // raw, to every console; any core
+void log_break_lock(void);                      // panic only: the holder is stopped
+size_t log_ring_copy(char *out, size_t size);   // the last bytes that were logged; panic only
+
+void serial_init(uint16_t port); // 0: there is none
+void serial_write(const char *text, size_t length);
+int serial_read(void);               // a byte, or -1; no port: -1
+void serial_enable_interrupt(void);  // on every received byte
+
+void framebuffer_init(const struct boot_framebuffer *fb); // needs only the first page tables
+void framebuffer_write(const char *text, size_t length);
+
+// alloc.c -----------------------------------------------------------------------------------------
+void memory_init(const struct boot_info *info);
+
+// traps.c -----------------------------------------------------------------------------------------
+struct trap_frame {
+    uint64_t r15, r14, r13, r12, r11, r10, r9, r8, rbp, rdi, rsi, rdx, rcx, rbx, rax;
+    uint64_t vector, error;
+    uint64_t rip, cs, rflags, rsp, ss;
+};
+void traps_init(void);      // the IDT; once
+void traps_init_core(void); // GDT, TSS and its stacks; each core
+
+// acpi.c ------------------------------------------------------------------------------------------
+struct acpi_cpu {
+    uint32_t apic_id;
+};
+void acpi_init(uint64_t rsdp); // 0 or broken tables: says so and finds nothing
+unsigned acpi_cpus(const struct acpi_cpu **out);
+// Where ISA interrupt `irq` arrives: false if there is no I/O APIC.
+bool acpi_isa_irq(unsigned irq, uint64_t *ioapic, uint32_t *pin, bool *level, bool *active_low);
+bool acpi_poweroff(void); // returns only when it did not work
+bool acpi_reset(void);    // the same
+
+// apic.c ------------------------------------------------------------------------------------------
+void apic_init(void);      // core 0
+void apic_init_core(void); // each core
+uint32_t apic_id(void);
+void apic_send(uint32_t id, uint8_t vector);
+void apic_send_init(uint32_t id);
+void apic_send_startup(uint32_t id, uint8_t page);
+void apic_send_nmi_to_others(void);
+bool ioapic_route(unsigned isa_irq, uint8_t vector); // to core 0
+
+// core.c, smp.c -----------------------------------------------------------------------------------
+struct core { // one cache line and more per core; only what other cores may touch
+    uint32_t apic_id, vp_index;
+    uint64_t turns, halts; // of the loop
+    volatile bool halted, wake;
+    volatile bool running;
+} __attribute__((aligned(64)));
+extern struct core cores[MAX_CORES];
+void core_init_boot(void);         // core 0's entry in the table
+void cores_start(const struct boot_info *info); // all others, into their loop
+
+// loop.c, fiber.c ---------------------------------------------------------------------------------
+bool fibers_run(void);          // ready ones, once each; true if any ran
+uint64_t fibers_deadline(void); // when the first sleeper is due
+void *stack_new(size_t bytes);  // page aligned, with a guard page below; NULL if no memory
+void fiber_switch(uint64_t *save, uint64_t load);
+
+// panic.c -----------------------------------------------------------------------------------------
+_Noreturn void panic_trap(const struct trap_frame *frame);
+void panic_nmi(void);                // returns unless a panic is going on
+_Noreturn void machine_poweroff(void); // says goodbye to the host first
+_Noreturn void machine_restart(void);
+
+// random.c, console.c, config_load.c --------------------------------------------------------------
+void random_init(const struct boot_info *info);
+void random_init_core(void);
+void console_init(void); // input, and the built-in commands
+void config_init(const struct boot_info *info);

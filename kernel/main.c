@@ -1,0 +1,68 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The table of contents of the kernel: what happens from the first instruction in C to the loop.
+#include "drivers/vmbus/vmbus.h"
+#include "kernel/loop.h"
+#include "kernel/log.h"
+#include "kernel/machine.h"
+#include "kernel/paging.h"
+#include "kernel/panic.h"
+#include "kernel/platform.h"
+#include "kernel/random.h"
+#include "net/net.h"
+
+uintptr_t __stack_chk_guard = 0x5a17c0de00d1e500; // until there are random numbers
+
+static void check_boot_info(const struct boot_info *info)
+{
+    if (info->magic != BOOT_INFO_MAGIC || info->version != BOOT_INFO_VERSION ||
+        info->size != sizeof(*info))
+        panic("boot: the boot program speaks another version (%u)", info->version);
+}
+
+// A network stack for Hyper-V has no business elsewhere.
+static void require_hyperv(void)
+{
+    const char *reason = platform_detect();
+
+    if (!reason)
+        return;
+    log_announce("not Hyper-V: %s", reason);
+    machine_poweroff();
+}
+
+static void set_stack_canary(void)
+{
+    random_bytes(&__stack_chk_guard, sizeof(__stack_chk_guard));
+    __stack_chk_guard &= ~(uintptr_t)0xff; // a string overrun cannot write the zero byte
+}
+
+// Runs on core 0's own stack; never returns, so it may change the stack protector's canary.
+__attribute__((no_stack_protector)) _Noreturn void kernel_main(const struct boot_info *info);
+
+_Noreturn void kernel_main(const struct boot_info *info)
+{
+    check_boot_info(info);
+    log_init(info);
+    log_announce("starting");
+    memory_init(info);
+    paging_init(info);
+    traps_init();
+    traps_init_core();
+    acpi_init(info->acpi_rsdp);
+    require_hyperv();
+
+    random_init(info);
+    set_stack_canary();
+    apic_init();
+    apic_init_core();
+    platform_init();
+    platform_init_core();
+    core_init_boot();
+    config_init(info);
+    console_init();
+
+    cores_start(info);
+    net_start();
+    vmbus_start();
+    loop_run();
+}
