@@ -4,6 +4,8 @@
 A VM is started by the `boot` factory of a test or module and stopped by pytest. After each test the
 host's log is read: a violation line that the test did not announce (marker breaks_rule) fails it."""
 
+import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -13,30 +15,35 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tools"))
 
 from hvlib.tapnet import TapNet  # noqa: E402
-from hvlib.vm import READY, Forward, Spec, Vm  # noqa: E402
+from hvlib.vm import READY, RUN, Forward, Spec, Vm  # noqa: E402
 from support import free_port  # noqa: E402
 
 EFI = ROOT / "build" / "BOOTX64.EFI"
 _watched = {}  # VM -> violations that were reported already
 
 
-def _new_violations(vm):
+def _new_violations(vm, allowed):
     lines = vm.violations()[_watched.get(vm, 0):]
     _watched[vm] = _watched.get(vm, 0) + len(lines)
-    return lines
+    return [line for line in lines if not any(f" {rule}:" in line for rule in allowed)]
+
+
+def _allowed_rules(request):
+    return {marker.args[0] for marker in request.node.iter_markers("breaks_rule")}
 
 
 class Booter:
     """Starts VMs for one fixture and ends them with it."""
     count = 0
 
-    def __init__(self):
+    def __init__(self, allowed):
         self.vms = []
+        self.allowed = allowed
 
     def start(self, **fields):
         """Starts a VM described by fields of hvlib's Spec; does not wait for the guest."""
         Booter.count += 1
-        vm = Vm.start(Spec(name=f"test-{Booter.count}", **fields))
+        vm = Vm.start(Spec(name=f"test-{os.getpid()}-{Booter.count}", **fields))
         self.vms.append(vm)
         _watched[vm] = 0
         return vm
@@ -57,15 +64,22 @@ class Booter:
         broken = []
         for vm in self.vms:
             vm.stop()
-            broken += _new_violations(vm)
+            broken += _new_violations(vm, self.allowed)
             del _watched[vm]
         assert not broken, f"the guest broke a rule of Hyper-V: {broken}"
 
 
+def pytest_sessionstart():
+    """Removes what VMs of earlier test runs left (it is kept until then, to look at)."""
+    for folder in RUN.glob("test-*-*"):
+        if not Path("/proc", folder.name.split("-")[1]).exists():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture
-def boot():
+def boot(request):
     """Booter for VMs of one test."""
-    booter = Booter()
+    booter = Booter(_allowed_rules(request))
     yield booter
     booter.close()
 
@@ -73,7 +87,7 @@ def boot():
 @pytest.fixture(scope="module")
 def module_boot():
     """Booter for VMs that the tests of a file share."""
-    booter = Booter()
+    booter = Booter(set())
     yield booter
     booter.close()
 
@@ -90,9 +104,8 @@ def tapnet(request):
 def no_violations(request):
     """Fails a test during which a guest broke a rule that the test did not announce."""
     yield
-    allowed = {m.args[0] for m in request.node.iter_markers("breaks_rule")}
-    broken = [line for vm in list(_watched) for line in _new_violations(vm)
-              if not any(f" {rule}:" in line for rule in allowed)]
+    allowed = _allowed_rules(request)
+    broken = [line for vm in list(_watched) for line in _new_violations(vm, allowed)]
     assert not broken, f"the guest broke a rule of Hyper-V: {broken}"
 
 

@@ -73,7 +73,9 @@ def client(address, *options, port=5201, prefix=(), timeout=60, busy_timeout=5):
             reason = done.stderr.strip()
         except (ValueError, KeyError) as error:
             reason = str(error) or done.stderr.strip()
-        again = "Connection refused" in reason or "server is busy" in reason
+        # A port forward accepts first and resets when the guest refuses.
+        again = "Connection refused" in reason or "server is busy" in reason or (
+            "Connection reset" in reason and '"connected":\t[]' in done.stdout)
         if not again or time.monotonic() > deadline:
             raise IperfError(command, done.returncode, reason)
         time.sleep(0.2)

@@ -50,7 +50,7 @@ class Qmp:
             raise HvError("the VM has closed its control socket")
         return json.loads(line)
 
-    def command(self, name, **arguments):
+    def command(self, name, /, **arguments):
         request = {"execute": name, "arguments": {k.replace("_", "-"): v
                                                   for k, v in arguments.items()}}
         try:

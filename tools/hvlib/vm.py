@@ -357,7 +357,7 @@ class Vm:
         """Lines of the host's log that name a rule which the guest broke."""
         return [line for line in self.host_text().splitlines() if VIOLATION in line]
 
-    def qmp(self, name, **arguments):
+    def qmp(self, name, /, **arguments):
         with Qmp(self.folder / "qmp.sock") as qmp:
             return qmp.command(name, **arguments)
 
