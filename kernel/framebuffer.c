@@ -64,6 +64,11 @@ void framebuffer_init(const struct boot_framebuffer *fb)
         pixels[i] = COLOR_BACKGROUND;
 }
 
+void framebuffer_stop(void)
+{
+    columns = 0;
+}
+
 static void draw(unsigned y, unsigned x, char c)
 {
     const uint8_t *glyph = glyphs[c - FIRST_CHARACTER];

@@ -23,6 +23,7 @@ int serial_read(void);               // a byte, or -1; no port: -1
 void serial_enable_interrupt(void);  // on every received byte
 
 void framebuffer_init(const struct boot_framebuffer *fb); // needs only the first page tables
+void framebuffer_stop(void); // after a failure
 void framebuffer_write(const char *text, size_t length);
 
 // alloc.c -----------------------------------------------------------------------------------------

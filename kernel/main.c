@@ -30,10 +30,13 @@ static void require_hyperv(void)
     machine_poweroff();
 }
 
-static void set_stack_canary(void)
+// Not protected itself: it changes what a protected function compares with before it returns.
+__attribute__((no_stack_protector)) static void set_stack_canary(void)
 {
-    random_bytes(&__stack_chk_guard, sizeof(__stack_chk_guard));
-    __stack_chk_guard &= ~(uintptr_t)0xff; // a string overrun cannot write the zero byte
+    uintptr_t canary;
+
+    random_bytes(&canary, sizeof(canary));
+    __stack_chk_guard = canary & ~(uintptr_t)0xff; // a string overrun cannot write the zero byte
 }
 
 // Runs on core 0's own stack; never returns, so it may change the stack protector's canary.

@@ -189,6 +189,9 @@ void paging_init(const struct boot_info *info)
         map_ram(&info->ranges[i]);
     if (!map_kernel(root))
         panic("paging: no memory for core 0");
+    const struct boot_framebuffer *fb = &info->framebuffer;
+    if (fb->base != 0)
+        paging_map(fb->base, (uint64_t)fb->stride * fb->height * 4, MAP_FRAMEBUFFER);
     paging_init_core();
     write_cr3((uint64_t)root);
 }

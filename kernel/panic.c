@@ -109,14 +109,40 @@ static void report_registers(const struct trap_frame *f)
            (unsigned long long)read_cr2(), (unsigned long long)read_cr3());
 }
 
+static _Noreturn void stop_or_restart(void)
+{
+    log_announce("stopped");
+    if (config.on_panic == PANIC_RESTART) {
+        platform_reset();
+        acpi_reset();
+    }
+    cpu_stop();
+}
+
+// The report itself failed. One more word by the serial port, the simplest of the consoles.
+static _Noreturn void give_up(void)
+{
+    static atomic_bool given_up;
+
+    if (atomic_exchange(&given_up, true))
+        cpu_stop();
+    log_break_lock();
+    framebuffer_stop();
+    log_announce("panic: the report failed");
+    stop_or_restart();
+}
+
 // Only one core gets past this, once.
 static void seize_machine(void)
 {
     unsigned expected = 0, self = core_id() + 1;
 
     interrupts_off();
-    if (!atomic_compare_exchange_strong(&owner, &expected, self))
-        cpu_stop(); // another one reports, or this one failed while reporting
+    if (!atomic_compare_exchange_strong(&owner, &expected, self)) {
+        if (expected == self)
+            give_up();
+        cpu_stop(); // another one reports
+    }
     apic_send_nmi_to_others();
     uint64_t end = time_now() + STOP_WAIT;
     while (atomic_load(&stopped) + 1 < core_count() && time_now() < end)
@@ -132,15 +158,6 @@ void panic_nmi(void)
     cpu_stop();
 }
 
-static _Noreturn void stop_or_restart(void)
-{
-    if (config.on_panic == PANIC_RESTART) {
-        platform_reset();
-        acpi_reset();
-    }
-    cpu_stop();
-}
-
 // The registers are the trap's, or those of panic()'s caller.
 static _Noreturn void finish(const struct trap_frame *frame, uint64_t code)
 {
@@ -151,7 +168,6 @@ static _Noreturn void finish(const struct trap_frame *frame, uint64_t code)
         platform_crash(numbers, report_text, (size_t)report_length);
         vmbus_unload();
     }
-    log_announce("stopped");
     stop_or_restart();
 }
 
