@@ -29,7 +29,7 @@
 #pragma GCC diagnostic push
 #pragma GCC diagnostic ignored "-Wunused-parameter"
 #pragma GCC diagnostic ignored "-Wimplicit-fallthrough"
-#include <stb/stb_sprintf.h>
+#include <stb_sprintf.h>
 #pragma GCC diagnostic pop
 
 struct config config = {.log_level = LOG_INFO, .dhcp = true, .mtu = 1500, .iperf3_port = 5201};

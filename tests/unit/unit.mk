@@ -10,6 +10,9 @@ UNIT_CFLAGS = -std=gnu11 -O1 -g -Wall -Wextra -Werror -fno-omit-frame-pointer \
 unit_cipher = kernel/cipher.c
 unit_config = kernel/config.c $(INIH_DIR)/ini.c
 unit_config_cflags = -isystem $(INIH_DIR) $(INIH_FLAGS) -Wno-sign-compare
+unit_iperf3_params = net/services/iperf3/json.c net/services/iperf3/params.c \
+	net/services/iperf3/results.c
+unit_iperf3_params_cflags = -isystem /usr/include/stb -Wno-unused-parameter
 unit_ring = drivers/vmbus/ring.c
 unit_requests = drivers/vmbus/requests.c tests/unit/fake_kernel.c
 unit_gpadl = drivers/vmbus/gpadl.c tests/unit/fake_kernel.c tests/unit/fake_connection.c

@@ -3,7 +3,7 @@
 // together from whole numbers.
 #include "net/services/iperf3/results.h"
 
-#include <stb/stb_sprintf.h>
+#include <stb_sprintf.h>
 #include <stdarg.h>
 
 #include "kernel/alloc.h"

@@ -20,7 +20,7 @@
 #include "net/services/service.h"
 #include "net/stack.h"
 
-#include <stb/stb_sprintf.h>
+#include <stb_sprintf.h>
 
 // How long a client may take, and how a dead one is found.
 #define COOKIE_TIME (10 * TIME_S)   // from connecting to the whole cookie

@@ -11,8 +11,8 @@
 
 #define BUFFER_BYTES 65536 // one tcp_write() takes no more than 65535
 // So many bytes may be queued over all streams; each stream has at least QUEUE_MIN.
-#define QUEUE_TOTAL (16u << 20)
-#define QUEUE_MIN (64u << 10)
+#define QUEUE_TOTAL (4u << 20)
+#define QUEUE_MIN (32u << 10)
 #define PIECE_SEGMENTS 512u
 #define MSS_MIN 88u // Linux's, for -M
 

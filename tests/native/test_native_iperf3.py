@@ -1,0 +1,524 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The network stack and the iperf3 service, built for Linux with sanitizers, on a TAP device in a
+network namespace, against the stock iperf3 client and against clients that misbehave.
+
+After each test the program must still run and hold no more memory than before: nothing may leak and
+nothing of a test may stay."""
+
+import json
+import os
+import random
+import re
+import select
+import socket
+import struct
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PROGRAM = ROOT / "build" / "native" / "dunlin-native"
+SERVER, HERE = "10.77.0.2", "10.77.0.1"
+PORT = 5201
+COOKIE = b"a" * 36 + b"\0"
+PARAM_EXCHANGE, CREATE_STREAMS, TEST_START, TEST_RUNNING = 9, 10, 1, 2
+TEST_END, EXCHANGE_RESULTS, DISPLAY_RESULTS, IPERF_DONE = 4, 13, 14, 16
+ACCESS_DENIED, SERVER_ERROR = 0xff, 0xfe
+
+
+def run(*command):
+    subprocess.run(command, check=True)
+
+
+class Native:
+    """The program, in a network namespace of its own together with its clients."""
+    count = 0
+
+    def __init__(self, *options):
+        Native.count += 1
+        self.namespace = f"dn-{os.getpid()}-{Native.count}"
+        self.inside = ["ip", "netns", "exec", self.namespace]
+        run("ip", "netns", "add", self.namespace)
+        ip = ["ip", "-n", self.namespace]
+        run(*ip, "link", "set", "lo", "up")
+        run(*ip, "tuntap", "add", "dev", "tap0", "mode", "tap", "vnet_hdr")
+        run(*ip, "addr", "add", f"{HERE}/24", "dev", "tap0")
+        run(*ip, "link", "set", "tap0", "up")
+        self.log = b""
+        # A finding must not hide behind abort(): the sanitizers then exit with a code of their own.
+        self.process = subprocess.Popen(
+            [*self.inside, PROGRAM, "--tap", "tap0", "--address", f"{SERVER}/24", *options],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
+        os.set_blocking(self.process.stdout.fileno(), False)
+        self.wait_log(rb"dunlin: ready: iperf3 on 10\.77\.0\.2 port 5201\n")
+
+    def close(self):
+        self.process.stdin.close()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
+        finally:
+            run("ip", "netns", "del", self.namespace)
+        self.read()
+        assert self.process.returncode == 0, self.log[-4000:].decode(errors="replace")
+
+    def read(self):
+        try:
+            self.log += self.process.stdout.read() or b""
+        except BlockingIOError:
+            pass
+
+    def wait_log(self, pattern, timeout=20, start=0):
+        end = time.monotonic() + timeout
+        while True:
+            self.read()
+            match = re.search(pattern, self.log[start:])
+            if match:
+                return match
+            tail = self.log[-4000:].decode(errors="replace")
+            assert self.process.poll() is None, f"the program ended: {tail}"
+            assert time.monotonic() < end, f"no {pattern} in the log: {tail}"
+            select.select([self.process.stdout], [], [], 0.1)
+
+    def stats(self):
+        start = len(self.log)
+        self.process.stdin.write(b"stats\n")
+        return json.loads(self.wait_log(rb"dunlin: stats: (.*)\n", start=start)[1])
+
+    def objects(self):
+        return self.stats()["memory"]["heap_objects"]
+
+    def wait_objects(self, wanted, timeout):
+        """Until the program holds no more than `wanted` objects."""
+        end = time.monotonic() + timeout
+        while self.objects() > wanted:
+            assert time.monotonic() < end, f"{self.stats()}, {wanted} objects before"
+            time.sleep(0.1)
+
+    def iperf3(self, *options, timeout=60, code=0):
+        """Runs the client; returns its report."""
+        done = subprocess.run([*self.inside, "iperf3", "-c", SERVER, "-J", *options],
+                              capture_output=True, timeout=timeout, check=False)
+        report = json.loads(done.stdout)
+        assert done.returncode == code, report.get("error", report)
+        return report
+
+    def connect(self):
+        """A plain TCP connection to the service, made inside the namespace."""
+        with open(f"/run/netns/{self.namespace}", encoding="ascii") as there, \
+                open("/proc/self/ns/net", encoding="ascii") as home:
+            os_setns(there.fileno())
+            try:
+                sock = socket.create_connection((SERVER, PORT), timeout=15)
+            finally:
+                os_setns(home.fileno())
+        return sock
+
+
+def os_setns(fd):
+    import ctypes
+    if ctypes.CDLL(None, use_errno=True).setns(fd, 0x40000000):
+        raise OSError(ctypes.get_errno(), "setns")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def build():
+    run("make", "-s", "-j2", "-C", ROOT, "-f", "tests/native/native.mk", "native")
+
+
+@pytest.fixture(scope="module")
+def server(build):
+    """One program for all tests of this file: what one leaves behind the next would find."""
+    native = Native("--offload")
+    yield native
+    native.close()
+
+
+@pytest.fixture
+def native(server):
+    server.iperf3("-n", "1M")  # fills what is filled once: the neighbour's address and the like
+    server.wait_objects(64, 10)
+    before = server.objects()
+    yield server
+    server.wait_objects(before, 10)
+
+
+def totals(report):
+    """(bytes sent, bytes received), as both sides counted."""
+    return report["end"]["sum_sent"]["bytes"], report["end"]["sum_received"]["bytes"]
+
+
+def check(report):
+    """Both sides agree within 1 %, and no second passed without data."""
+    sent, received = totals(report)
+    assert received > 0 and abs(sent - received) <= sent / 100, (sent, received)
+    for interval in report["intervals"]:
+        if interval["sum"]["seconds"] > 0.5:
+            assert interval["sum"]["bytes"] > 0, interval["sum"]
+
+
+@pytest.mark.parametrize("options", [
+    ["-t", "3"], ["-t", "3", "-R"], ["-t", "3", "-P", "8"], ["-t", "3", "-P", "8", "-R"],
+    ["-t", "3", "-P", "128"], ["-t", "3", "-P", "128", "-R"], ["-t", "2", "--bidir"],
+    ["-t", "2", "--bidir", "-P", "4"], ["-t", "2", "-w", "60K"], ["-t", "2", "-w", "60K", "-R"],
+    ["-t", "2", "-w", "300K"], ["-t", "2", "-M", "600"], ["-t", "2", "-M", "600", "-R"],
+    ["-t", "2", "-M", "88", "-R"], ["-t", "2", "-l", "1K"], ["-t", "2", "-l", "1M", "-R"],
+    ["-t", "2", "-N"], ["-t", "2", "-i", "0.5", "-R"], ["-t", "2", "-Z"],
+    ["-t", "2", "--get-server-output"], ["-t", "2", "-C", "cubic", "-P", "2"],
+], ids=" ".join)
+def test_stock_client(native, options):
+    check(native.iperf3(*options))
+
+
+@pytest.mark.parametrize("options", [
+    ["-n", "64M"], ["-n", "64M", "-R"], ["-n", "64M", "-P", "4"], ["-k", "500"],
+    ["-k", "500", "-R"], ["-n", "1"], ["-n", "1", "-R"],
+], ids=" ".join)
+def test_ends_by_bytes_or_blocks(native, options):
+    sent, received = totals(native.iperf3(*options))
+    wanted = {"64M": 64 << 20, "500": 500 * 128 * 1024, "1": 1}[options[1]]
+    assert sent >= wanted or "-R" in options
+    assert received >= wanted and abs(sent - received) <= max(sent / 100, 2 << 20)
+
+
+@pytest.mark.parametrize("direction", [[], ["-R"]], ids=["send", "receive"])
+def test_omit(native, direction):
+    report = native.iperf3("-t", "2", "-O", "1", *direction)
+    check(report)
+    assert report["end"]["sum_received"]["seconds"] == pytest.approx(2, abs=0.3)
+
+
+@pytest.mark.parametrize("direction", [[], ["-R"]], ids=["send", "receive"])
+def test_rate(native, direction):
+    report = native.iperf3("-t", "2", "-b", "50M", *direction)
+    assert report["end"]["sum_received"]["bits_per_second"] == pytest.approx(50e6, rel=0.1)
+
+
+def test_reports_retransmits_and_words(native):
+    report = native.iperf3("-t", "1", "-R", "--get-server-output")
+    assert report["end"]["sum_sent"]["retransmits"] >= 0
+    assert "sent " in report["server_output_text"]
+
+
+def test_udp_is_refused(native):
+    report = native.iperf3("-u", "-t", "1", code=1)
+    assert "not implemented" in report["error"]
+    native.wait_log(rb"refused: UDP tests are not supported")
+
+
+def test_second_client_is_denied(native):
+    first = subprocess.Popen([*native.inside, "iperf3", "-c", SERVER, "-t", "3", "-J"],
+                             stdout=subprocess.PIPE)
+    time.sleep(1)
+    for _ in range(3):
+        assert "busy running a test" in native.iperf3("-t", "1", code=1)["error"]
+    report = json.loads(first.communicate(timeout=20)[0])
+    assert first.returncode == 0
+    check(report)
+
+
+@pytest.mark.parametrize("options", [["-P", "8"], ["-P", "8", "-R"]], ids=["send", "receive"])
+def test_killed_client_frees_everything(native, options):
+    idle = native.objects()
+    start = len(native.log)
+    client = subprocess.Popen([*native.inside, "iperf3", "-c", SERVER, "-t", "30", *options],
+                              stdout=subprocess.DEVNULL)
+    native.wait_log(rb"test of \S+, iperf 3", start=start)
+    time.sleep(1)
+    assert native.objects() > idle + 8
+    client.kill()
+    client.wait()
+    native.wait_log(rb"given up: ", timeout=2, start=start)
+    native.wait_objects(idle, 3)
+
+
+def test_interrupted_client(native):
+    start = len(native.log)
+    client = subprocess.Popen([*native.inside, "iperf3", "-c", SERVER, "-t", "30", "-R"],
+                              stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    native.wait_log(rb"test of \S+, iperf 3", start=start)
+    time.sleep(0.5)
+    client.send_signal(2)
+    client.wait(10)
+    native.wait_log(rb"given up: the client was interrupted", timeout=5, start=start)
+
+
+def test_many_tests_in_sequence(native):
+    for _ in range(30):
+        native.iperf3("-n", "64K", "-P", "2")
+        native.iperf3("-n", "64K", "-R")
+
+
+# ---- Clients that do not play by the rules ----
+
+def receive(sock, count):
+    data = b""
+    while len(data) < count:
+        more = sock.recv(count - len(data))
+        if not more:
+            break
+        data += more
+    return data
+
+
+def ended(sock, timeout=15):
+    """True if the server ends the connection in time, whatever it says before."""
+    sock.settimeout(timeout)
+    try:
+        while sock.recv(65536):
+            pass
+    except ConnectionError:
+        pass
+    except TimeoutError:
+        return False
+    return True
+
+
+def begin(native, parameters, cookie=COOKIE):
+    """A control connection that has sent its parameters."""
+    control = native.connect()
+    control.sendall(cookie)
+    assert receive(control, 1) == bytes([PARAM_EXCHANGE])
+    text = parameters if isinstance(parameters, bytes) else json.dumps(parameters).encode()
+    control.sendall(struct.pack(">I", len(text)) + text)
+    return control
+
+
+def error_of(control):
+    answer = receive(control, 9)
+    assert answer[0] == SERVER_ERROR, answer
+    return struct.unpack(">I", answer[1:5])[0]
+
+
+def test_garbage_is_dropped(native):
+    start = len(native.log)
+    for garbage in (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"\0" * 100, os.urandom(5000), b"x" * 37):
+        sock = native.connect()
+        sock.sendall(garbage)
+        assert ended(sock, 5)
+        sock.close()
+        time.sleep(0.15)  # the log takes ten such lines a second
+    assert len(re.findall(rb"garbage from \S+ dropped", native.log[start:] + b"")) >= 0
+    native.read()
+    assert len(re.findall(rb"garbage from \S+ dropped", native.log[start:])) == 4
+
+
+def test_cookie_in_pieces(native):
+    control = native.connect()
+    for byte in COOKIE:
+        control.sendall(bytes([byte]))
+        time.sleep(0.005)
+    assert receive(control, 1) == bytes([PARAM_EXCHANGE])
+    control.close()
+
+
+def test_silent_connection_blocks_nobody(native):
+    silent = [native.connect() for _ in range(20)]
+    check(native.iperf3("-t", "1"))
+    for sock in silent:
+        assert ended(sock, 12)
+        sock.close()
+
+
+def test_flood_of_connections(native):
+    """More silent connections than the server keeps: the surplus is reset, tests go on after."""
+    socks = []
+    for _ in range(200):
+        try:
+            socks.append(native.connect())
+        except OSError:
+            pass
+    for sock in socks:
+        sock.close()
+    time.sleep(0.5)
+    check(native.iperf3("-t", "1"))
+
+
+@pytest.mark.parametrize("parameters,error", [
+    ({"udp": True, "parallel": 1}, 13), ({"sctp": True, "parallel": 1}, 18),
+    ({"tcp": True, "parallel": 129}, 6), ({"tcp": True, "parallel": 0}, 6),
+    ({"tcp": True, "parallel": -1}, 6), ({"tcp": True, "parallel": 1e300}, 6),
+    ({"tcp": True, "omit": 601}, 12), ({"tcp": True, "time": 86401}, 5),
+    ({"tcp": True, "MSS": 65535}, 10), ({"tcp": True, "window": 1 << 40}, 8),
+    ({"tcp": True, "len": 1 << 30}, 7), ({"tcp": True, "reverse": True, "bidirectional": True}, 25),
+    (b"[]", 114), (b"{", 114), (b"x", 114), (b"{}}", 114), (b"{\"tcp\":tru", 114),
+    (b"{" + b"\"a\":[" * 1000, 114), (b"\"" * 100, 114), (b"\xff" * 100, 114),
+], ids=repr)
+def test_bad_parameters(native, parameters, error):
+    control = begin(native, parameters)
+    assert error_of(control) == error
+    control.close()
+
+
+def test_message_of_impossible_length(native):
+    for length in (0, 8193, 0xffffffff):
+        control = native.connect()
+        control.sendall(COOKIE)
+        assert receive(control, 1) == bytes([PARAM_EXCHANGE])
+        control.sendall(struct.pack(">I", length))
+        assert error_of(control) == 114
+        control.close()
+
+
+def test_stranger_cannot_join(native):
+    """A connection with another cookie gets no stream of a test that waits for them."""
+    control = begin(native, {"tcp": True, "parallel": 2, "time": 5})
+    assert receive(control, 1) == bytes([CREATE_STREAMS])
+    stranger = native.connect()
+    stranger.sendall(b"b" * 36 + b"\0")
+    assert receive(stranger, 1) == bytes([ACCESS_DENIED])
+    stranger.close()
+    control.close()
+
+
+def test_control_closed_in_each_state(native):
+    for steps in range(5):
+        control = native.connect()
+        control.sendall(COOKIE[:20] if steps == 0 else COOKIE)
+        streams = []
+        if steps > 1:
+            text = b'{"tcp":true,"parallel":2,"reverse":true}'
+            control.sendall(struct.pack(">I", len(text)) + text[:10 if steps == 2 else 99])
+        if steps > 2:
+            assert receive(control, 2) == bytes([PARAM_EXCHANGE, CREATE_STREAMS])
+            streams = [native.connect() for _ in range(2 if steps == 4 else 1)]
+            for stream in streams:
+                stream.sendall(COOKIE)
+        if steps == 4:
+            assert receive(control, 2) == bytes([TEST_START, TEST_RUNNING])
+        control.close()
+        for stream in streams:
+            assert ended(stream, 5)
+            stream.close()
+
+
+def test_whole_test_by_hand(native):
+    """The protocol step by step, every message cut into single bytes."""
+    control = begin(native, {"tcp": True, "parallel": 1, "time": 1})
+    assert receive(control, 1) == bytes([CREATE_STREAMS])
+    stream = native.connect()
+    stream.sendall(COOKIE)
+    assert receive(control, 2) == bytes([TEST_START, TEST_RUNNING])
+    stream.sendall(b"z" * 100000)
+    control.sendall(bytes([TEST_END]))
+    assert receive(control, 1) == bytes([EXCHANGE_RESULTS])
+    text = json.dumps({"cpu_util_total": 1.5, "streams": [
+        {"id": 1, "bytes": 100000, "retransmits": 0, "jitter": 0, "errors": 0, "packets": 0}]})
+    for byte in struct.pack(">I", len(text)) + text.encode():
+        control.sendall(bytes([byte]))
+    length = struct.unpack(">I", receive(control, 4))[0]
+    results = json.loads(receive(control, length))
+    assert [s["id"] for s in results["streams"]] == [1]
+    assert results["streams"][0]["bytes"] == 100000
+    assert receive(control, 1) == bytes([DISPLAY_RESULTS])
+    control.sendall(bytes([IPERF_DONE]))
+    control.close()
+    stream.close()
+
+
+def test_late_data_is_counted(native):
+    """What the client says it sent is waited for, so both sides' totals agree."""
+    control = begin(native, {"tcp": True, "parallel": 1})
+    assert receive(control, 1) == bytes([CREATE_STREAMS])
+    stream = native.connect()
+    stream.sendall(COOKIE)
+    receive(control, 2)
+    control.sendall(bytes([TEST_END]))
+    assert receive(control, 1) == bytes([EXCHANGE_RESULTS])
+    text = json.dumps({"streams": [{"id": 1, "bytes": 5000}]}).encode()
+    control.sendall(struct.pack(">I", len(text)) + text)
+    time.sleep(0.3)
+    stream.sendall(b"z" * 5000)
+    length = struct.unpack(">I", receive(control, 4))[0]
+    assert json.loads(receive(control, length))["streams"][0]["bytes"] == 5000
+    control.close()
+    stream.close()
+
+
+def test_bad_results(native):
+    for text in (b"{", b"[]", b"{}", b'{"streams":3}', b'{"streams":[{"id":1}]}', os.urandom(500)):
+        control = begin(native, {"tcp": True, "parallel": 1})
+        assert receive(control, 1) == bytes([CREATE_STREAMS])
+        stream = native.connect()
+        stream.sendall(COOKIE)
+        receive(control, 2)
+        control.sendall(bytes([TEST_END]))
+        assert receive(control, 1) == bytes([EXCHANGE_RESULTS])
+        control.sendall(struct.pack(">I", len(text)) + text)
+        answer = receive(control, 1)
+        # An empty list of streams is no error, the client then just says nothing.
+        assert answer == bytes([SERVER_ERROR]), (text, answer)
+        control.close()
+        stream.close()
+
+
+def test_fuzzed_control_messages(native):
+    """Valid conversations with a few bytes changed, dropped or added; a seed tells which."""
+    seed = int(os.environ.get("FUZZ_SEED", "1"))
+    chance = random.Random(seed)
+    text = json.dumps({"tcp": True, "omit": 0, "time": 1, "num": 0, "blockcount": 0, "parallel": 1,
+                       "reverse": True, "len": 131072, "client_version": "3.12"}).encode()
+    for _ in range(300):
+        script = bytearray(COOKIE + struct.pack(">I", len(text)) + text +
+                           bytes([TEST_END]) + struct.pack(">I", 16) + b'{"streams":[]}  ' +
+                           bytes([IPERF_DONE]))
+        for _ in range(chance.randrange(1, 5)):
+            at = chance.randrange(len(script))
+            kind = chance.randrange(3)
+            if kind == 0:
+                script[at] = chance.randrange(256)
+            elif kind == 1:
+                del script[at]
+            else:
+                script.insert(at, chance.randrange(256))
+        sock = native.connect()
+        sock.settimeout(0.02)
+        try:
+            sock.sendall(script)
+            sock.recv(100)
+            if chance.randrange(4) == 0:
+                stream = native.connect()
+                stream.sendall(COOKIE)
+                stream.close()
+        except OSError:
+            pass
+        sock.close()
+    check(native.iperf3("-t", "1"))
+
+
+# ---- The same under other conditions ----
+
+def ping(native, size):
+    done = subprocess.run([*native.inside, "ping", "-c", "3", "-i", "0.2", "-W", "2", "-s",
+                           str(size), SERVER], capture_output=True, text=True, check=False)
+    return "3 received" in done.stdout
+
+
+@pytest.mark.parametrize("size", [0, 56, 1472, 1473, 4000, 8000])
+def test_ping(native, size):
+    assert ping(native, size)
+
+
+@pytest.mark.parametrize("options", [
+    ["--faults", "5", "--offload"], ["--faults", "2"], ["--mtu", "576"], []
+], ids=["faults", "more faults, no offload", "small MTU", "no offload"])
+def test_conditions(build, options):
+    """A NIC that is often full and often holds frames; checksums by software; a small MTU."""
+    native = Native(*options)
+    try:
+        for test in (["-R"], [], ["-P", "8", "-R"], ["-P", "8"], ["-n", "8M", "-R"]):
+            sent, received = totals(native.iperf3("-t", "2", *test) if "-n" not in test
+                                    else native.iperf3(*test))
+            assert received > 0 and abs(sent - received) <= max(sent / 50, 2 << 20)
+        assert ping(native, 8000)
+        stats = native.stats()["net"]["nic0"]
+        if "--faults" in options:
+            assert stats["tx_held"] > 0 and stats["tx_queued"] > 0
+        native.wait_objects(64, 10)
+        assert native.stats()["net"]["nic0"]["rx_on_loan"] == 0
+    finally:
+        native.close()
