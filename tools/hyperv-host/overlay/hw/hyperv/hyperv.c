@@ -143,6 +143,25 @@ bool hyperv_overlay_mappable(uint64_t msr)
     return memory_region_is_ram(mr) && len == PAGE_SIZE_HV;
 }
 
+bool hyperv_read_ram(hwaddr gpa, void *buf, hwaddr len)
+{
+    RCU_READ_LOCK_GUARD();
+    while (len) {
+        hwaddr xlat, part = len;
+        MemoryRegion *mr = address_space_translate(&address_space_memory, gpa, &xlat, &part, false,
+                                                   MEMTXATTRS_UNSPECIFIED);
+
+        if (!memory_region_is_ram(mr)) {
+            return false;
+        }
+        memcpy(buf, memory_region_get_ram_ptr(mr) + xlat, part);
+        buf += part;
+        gpa += part;
+        len -= part;
+    }
+    return true;
+}
+
 /* --- Interrupts --------------------------------------------------------- */
 
 static void inject(SynICState *synic, uint8_t vector)
@@ -646,13 +665,6 @@ int hyperv_set_event_flag_handler(uint32_t conn_id, EventNotifier *notifier)
     return 0;
 }
 
-/* Copy a hypercall's input out of guest RAM; its caller checked the alignment. */
-static bool read_input(hwaddr gpa, void *input, hwaddr len)
-{
-    return address_space_read(&address_space_memory, gpa, MEMTXATTRS_UNSPECIFIED, input, len)
-           == MEMTX_OK;
-}
-
 uint16_t hyperv_hcall_post_message(uint64_t param, bool fast)
 {
     struct hyperv_post_message_input input;
@@ -662,7 +674,7 @@ uint16_t hyperv_hcall_post_message(uint64_t param, bool fast)
         hyperv_violation("post-message-fast", "PostMessage takes its input from memory only");
         return HV_STATUS_INVALID_HYPERCALL_INPUT;
     }
-    if (!read_input(param, &input, sizeof(input))) {
+    if (!hyperv_read_ram(param, &input, sizeof(input))) {
         hyperv_violation("hypercall-input-address", "input at 0x%" PRIx64 " is not RAM", param);
         return HV_STATUS_INVALID_PARAMETER;
     }
@@ -681,7 +693,7 @@ uint16_t hyperv_hcall_signal_event(uint64_t param, bool fast)
     EventNotifier *notifier;
     uint16_t flag;
 
-    if (!fast && !read_input(param, &input, sizeof(input))) {
+    if (!fast && !hyperv_read_ram(param, &input, sizeof(input))) {
         hyperv_violation("hypercall-input-address", "input at 0x%" PRIx64 " is not RAM", param);
         return HV_STATUS_INVALID_PARAMETER;
     }

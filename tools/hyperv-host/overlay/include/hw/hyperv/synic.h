@@ -75,6 +75,12 @@ void hyperv_overlay_reset(HvOverlay *overlay);
 /* True if there is RAM at the page that the value of an overlay MSR names. */
 bool hyperv_overlay_mappable(uint64_t msr);
 
+/*
+ * Copy @len bytes of guest RAM at @gpa; false if any of it is not RAM.  Never
+ * touches a device.
+ */
+bool hyperv_read_ram(hwaddr gpa, void *buf, hwaddr len);
+
 /* Message and event counters, added to @vp's part of the stats. */
 void hyperv_synic_stats(uint32_t vp, QDict *out);
 

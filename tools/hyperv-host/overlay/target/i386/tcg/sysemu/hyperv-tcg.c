@@ -504,7 +504,7 @@ static void report_crash(uint64_t control)
     if (control & HV_CRASH_CTL_MESSAGE) {
         len = MIN(p[4], HV_CRASH_TEXT_MAX);
         raw = g_malloc0(len + 1);
-        if (address_space_read(&address_space_memory, p[3], MEMTXATTRS_UNSPECIFIED, raw, len)) {
+        if (!hyperv_read_ram(p[3], raw, len)) {
             len = 0;
         }
     }
