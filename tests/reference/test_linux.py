@@ -25,7 +25,7 @@ def boot_linux(booter, **fields):
 def check_iperf(guest, *options):
     # One server process serves one test; wait until the next one listens.
     guest.check("until netstat -ltn | grep -q :5201; do sleep 0.1; done")
-    report = iperf.client("127.0.0.1", *options, port=guest.port)
+    report = iperf.client("127.0.0.1", *options, port=guest.port, one_off_server=True)
     assert report.received_bytes > 1_000_000
     assert all(report.intervals), f"stalled: {report.intervals}"
     return report

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The witness on a tap with vnet headers (needs root), and with hosts of older NVSP versions."""
+
+import pytest
+
+from hvlib import iperf
+from hvlib.vm import Forward
+from linux import Linux, spec_fields
+from support import free_port
+
+NVSP = {"6": 0x60000, "5": 0x50000, "4": 0x40000, "2": 0x30002, "1": 0x2}
+
+
+@pytest.fixture(scope="module")
+def guest(module_boot, tapnet):
+    return Linux(module_boot.start(**spec_fields(
+        vcpus=1, nics=["tap:tap0,mac=00:15:5d:44:4c:78"], netns=tapnet.name)))
+
+
+def nic(guest):
+    return guest.vm.stats()["devices"]["nic0"]
+
+
+def test_lease(guest, tapnet):
+    assert f"DHCPACK(tap0) {guest.address} 00:15:5d:44:4c:78" in tapnet.log()
+
+
+@pytest.mark.parametrize("size", [56, 1472, 1473, 8000])
+def test_ping(guest, tapnet, size):
+    done = tapnet.run("ping", "-c", 5, "-i", "0.02", "-W", 5, "-s", size, guest.address)
+    assert " 0% packet loss" in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("options", [("-t", 2), ("-t", 2, "-R"), ("-t", 2, "-P", 8),
+                                     ("-t", 2, "-P", 8, "-R")],
+                         ids=lambda o: " ".join(map(str, o)))
+def test_iperf(guest, tapnet, options):
+    report = iperf.client(guest.address, *options, prefix=tapnet.command(),
+                          one_off_server=True)
+    assert report.received_bytes > 1_000_000
+    assert all(report.intervals), f"stalled: {report.intervals}"
+
+
+def test_nothing_is_left(guest):
+    """Checksums were left to the host, no frame was lost in it, and all receive sections are back
+    once the guest is quiet."""
+    after = nic(guest)
+    assert after["tx_csum_offloaded"] > 1000
+    assert after["tx_errors"] == 0 and after["tx_pending"] == 0
+    assert after["rx_sections_outstanding"] <= 64  # Linux gives them back in batches
+    assert guest.kernel_complaints() == []
+
+
+@pytest.mark.parametrize("version", NVSP)
+def test_older_nvsp(boot, version):
+    port = free_port()
+    guest = Linux(boot.start(**spec_fields(vcpus=1, forwards=[Forward(port, 5201)],
+                                           nic_opts=[f"max-nvsp={NVSP[version]:#x}"])))
+    assert nic(guest)["nvsp_version"] == NVSP[version]
+    for direction in ((), ("-R",)):
+        report = iperf.client("127.0.0.1", "-t", 1, *direction, port=port, one_off_server=True)
+        assert report.received_bytes > 1_000_000
+    assert guest.kernel_complaints() == []
