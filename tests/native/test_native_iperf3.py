@@ -47,7 +47,6 @@ class Native:
         run(*ip, "addr", "add", f"{HERE}/24", "dev", "tap0")
         run(*ip, "link", "set", "tap0", "up")
         self.log = b""
-        # A finding must not hide behind abort(): the sanitizers then exit with a code of their own.
         self.process = subprocess.Popen(
             [*self.inside, PROGRAM, "--tap", "tap0", "--address", f"{SERVER}/24", *options],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
@@ -99,12 +98,12 @@ class Native:
             assert time.monotonic() < end, f"{self.stats()}, {wanted} objects before"
             time.sleep(0.1)
 
-    def iperf3(self, *options, timeout=60, code=0):
-        """Runs the client; returns its report."""
+    def iperf3(self, *options, timeout=60):
+        """Runs the client; returns its report, which may be of an error."""
         done = subprocess.run([*self.inside, "iperf3", "-c", SERVER, "-J", *options],
                               capture_output=True, timeout=timeout, check=False)
         report = json.loads(done.stdout)
-        assert done.returncode == code, report.get("error", report)
+        assert done.returncode == 0, report.get("error", report)
         return report
 
     def connect(self):
@@ -149,6 +148,7 @@ def native(server):
 
 def totals(report):
     """(bytes sent, bytes received), as both sides counted."""
+    assert "error" not in report, report["error"]
     return report["end"]["sum_sent"]["bytes"], report["end"]["sum_received"]["bytes"]
 
 
@@ -181,8 +181,13 @@ def test_stock_client(native, options):
 def test_ends_by_bytes_or_blocks(native, options):
     sent, received = totals(native.iperf3(*options))
     wanted = {"64M": 64 << 20, "500": 500 * 128 * 1024, "1": 1}[options[1]]
-    assert sent >= wanted or "-R" in options
-    assert received >= wanted and abs(sent - received) <= max(sent / 100, 2 << 20)
+    if options[0] == "-k" and "-R" in options:
+        wanted = 500  # a receiving client counts reads, however little they give
+    assert received >= wanted
+    if "-R" in options:  # what is under way when the client has enough is counted by neither
+        assert abs(sent - received) <= max(sent / 100, 2 << 20)
+    else:
+        assert sent == received
 
 
 @pytest.mark.parametrize("direction", [[], ["-R"]], ids=["send", "receive"])
@@ -205,7 +210,7 @@ def test_reports_retransmits_and_words(native):
 
 
 def test_udp_is_refused(native):
-    report = native.iperf3("-u", "-t", "1", code=1)
+    report = native.iperf3("-u", "-t", "1")
     assert "not implemented" in report["error"]
     native.wait_log(rb"refused: UDP tests are not supported")
 
@@ -215,7 +220,7 @@ def test_second_client_is_denied(native):
                              stdout=subprocess.PIPE)
     time.sleep(1)
     for _ in range(3):
-        assert "busy running a test" in native.iperf3("-t", "1", code=1)["error"]
+        assert "busy running a test" in native.iperf3("-t", "1")["error"]
     report = json.loads(first.communicate(timeout=20)[0])
     assert first.returncode == 0
     check(report)
@@ -302,7 +307,6 @@ def test_garbage_is_dropped(native):
         assert ended(sock, 5)
         sock.close()
         time.sleep(0.15)  # the log takes ten such lines a second
-    assert len(re.findall(rb"garbage from \S+ dropped", native.log[start:] + b"")) >= 0
     native.read()
     assert len(re.findall(rb"garbage from \S+ dropped", native.log[start:])) == 4
 
@@ -450,7 +454,6 @@ def test_bad_results(native):
         assert receive(control, 1) == bytes([EXCHANGE_RESULTS])
         control.sendall(struct.pack(">I", len(text)) + text)
         answer = receive(control, 1)
-        # An empty list of streams is no error, the client then just says nothing.
         assert answer == bytes([SERVER_ERROR]), (text, answer)
         control.close()
         stream.close()

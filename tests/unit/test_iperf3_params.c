@@ -263,7 +263,7 @@ static void bad_results(void **state)
     static const char *const cases[] = {
         "{}",
         "[]",
-        "{\"streams\":1}x",
+        "{\"streams\":1}",
         "{\"streams\":[{\"id\":1}]}",
         "{\"streams\":[{\"bytes\":1}]}",
         "{\"streams\":[{\"id\":-1,\"bytes\":1}]}",

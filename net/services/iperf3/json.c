@@ -61,13 +61,18 @@ int json_member(const struct json_document *doc, int object, const char *name)
 
 int json_first(const struct json_document *doc, int array)
 {
-    return is(doc, array, JSMN_ARRAY) && inside(doc, array + 1, array) ? array + 1 : -1;
+    return json_is_array(doc, array) && inside(doc, array + 1, array) ? array + 1 : -1;
 }
 
 int json_next(const struct json_document *doc, int array, int element)
 {
     int next = after(doc, element);
     return inside(doc, next, array) ? next : -1;
+}
+
+bool json_is_array(const struct json_document *doc, int value)
+{
+    return is(doc, value, JSMN_ARRAY);
 }
 
 bool json_is_true(const struct json_document *doc, int value)

@@ -28,6 +28,7 @@ int json_member(const struct json_document *doc, int object, const char *name);
 int json_first(const struct json_document *doc, int array);
 int json_next(const struct json_document *doc, int array, int element);
 
+bool json_is_array(const struct json_document *doc, int value);
 bool json_is_true(const struct json_document *doc, int value);
 
 // A number that is not negative, without its fraction; too large ones give UINT64_MAX. False: it is

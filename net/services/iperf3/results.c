@@ -83,7 +83,7 @@ static bool read_streams(const struct json_document *doc,
             return false;
         stream(ctx, id, bytes);
     }
-    return streams >= 0;
+    return json_is_array(doc, streams);
 }
 
 bool iperf3_results_read(const char *text, size_t len,

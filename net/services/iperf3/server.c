@@ -36,8 +36,8 @@
 #define KEEPALIVE_COUNT 3           // unanswered, then the connection is dead: after 25 s in all
 
 // What the client says it sent is waited for: so long in all, so long without any progress.
-#define DRAIN_TIME (5 * TIME_S)
-#define DRAIN_QUIET (500 * TIME_MS)
+#define DRAIN_TIME (8 * TIME_S) // newer clients wait 10 s for our results
+#define DRAIN_QUIET (1 * TIME_S)
 #define DRAIN_QUIET_OMIT (100 * TIME_MS) // the client's count leaves out its own first seconds
 
 #define TICK 100      // ms, while there is any connection
@@ -714,6 +714,10 @@ static u32_t tick_interval(void)
 {
     if (test && test->state == TEST_DRAIN)
         return TICK_DRAIN;
+    if (test && test->omitting) {
+        uint64_t end = test->started + test->params.omit * TIME_S, now = time_now();
+        return end > now ? (u32_t)LWIP_MIN(TICK, (end - now) / TIME_MS + 1) : 0;
+    }
     if (test && test->state == TEST_RUNNING && test->params.rate &&
         (test->params.reverse || test->params.bidir))
         return TICK_PACED;
