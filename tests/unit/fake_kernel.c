@@ -289,17 +289,23 @@ static bool run_fibers(void)
     return ran;
 }
 
+static bool arm_all(void)
+{
+    bool work = false;
+
+    for (struct poller *p = pollers; p; p = p->next)
+        work |= p->arm && p->arm(p->ctx);
+    return work;
+}
+
 bool fake_turn(void)
 {
     bool ran = run_fibers();
 
     for (struct poller *p = pollers; p; p = p->next)
         ran |= p->poll(p->ctx);
-    if (ran)
-        return true;
-    for (struct poller *p = pollers; p; p = p->next)
-        ran |= p->arm && p->arm(p->ctx);
-    return ran;
+    // Twice: an interrupt that comes while arming ends the halt.
+    return ran || arm_all() || arm_all();
 }
 
 static uint64_t next_deadline(void)

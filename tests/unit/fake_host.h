@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// A scripted Hyper-V for unit tests: hypercalls and SynIC as drivers/hyperv offers them, VMBus with
+// one NIC behind them. It serves the guest at once, but only when signalled, and can be told to fail
+// at any one of the questions that the guest asks.
+#pragma once
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "drivers/netvsc/nvsp.h"
+#include "drivers/netvsc/rndis.h"
+#include "drivers/vmbus/ring.h"
+
+enum fault {
+    FAULT_NONE,
+    FAULT_SILENT,  // no answer
+    FAULT_RESCIND, // no answer, and the NIC is rescinded
+    FAULT_REFUSE,  // the answer is a failure
+    FAULT_SHORT,   // the answer is cut off
+};
+
+#define HOST_RELID 7u
+#define HOST_CONNECTION 0x2107u // of the channel
+#define HOST_MESSAGES 9u        // message connection from 5.0
+#define HOST_SECTION 1806u
+#define HOST_SEND_SECTION 6144u
+
+struct host_packet { // what the guest put on its ring and was not control
+    uint16_t type, flags;
+    uint64_t transaction_id;
+    uint32_t header_len, payload_len;
+    uint8_t bytes[2048];
+};
+
+struct fake_host {
+    // What it is like.
+    uint32_t max_version, max_nvsp;
+    bool dedicated;
+    uint32_t mtu;
+    unsigned fault_at; // number of the question, from 1; 0: none
+    enum fault fault;
+    unsigned busy_posts; // refuse that many messages with "no buffers"
+    bool paused;         // do not look at the ring
+    bool hold;           // do not complete data packets
+
+    // What happened.
+    unsigned questions;
+    char question[64]; // the last one
+    uint32_t version;
+    unsigned opens, closes, released, unloads, offers_requested, bad, signals;
+    unsigned gpadls_live;
+    uint32_t nvsp, filter, filter_sets, halts, revokes, ndis_mtu;
+    unsigned keepalive_replies;
+    uint64_t completions[512]; // transaction ids of the guest's receive completions, in order
+    uint32_t completion_status[512];
+    unsigned completion_count;
+    struct host_packet packets[64]; // data packets
+    unsigned packet_count;
+    uint64_t packets_total;
+};
+
+extern struct fake_host host;
+
+// The host's hand on the guest's memory.
+uint8_t *host_receive_buffer(void);
+uint8_t *host_send_buffer(void);
+struct ring_header *host_in_header(void);  // of the ring that the host writes
+struct ring_header *host_out_header(void); // of the ring that the guest writes
+
+void host_offer(uint32_t relid, uint16_t subchannel, uint8_t instance);
+void host_rescind(uint32_t relid);
+void host_message(const void *payload, uint8_t len);
+void host_event(uint32_t relid);
+
+// Looks at the guest's ring, as if signalled.
+void host_service(void);
+
+// Puts a packet of any type and signals the guest if it wants that.
+void host_put(uint16_t type, uint16_t flags, uint64_t id, const void *extra, uint32_t extra_len,
+              const void *payload, uint32_t payload_len);
+
+// A transfer-page packet with the ranges given (offset, bytes in turns).
+void host_transfer(uint64_t id, const uint32_t *ranges, unsigned count);
+
+// Writes an Ethernet frame as an RNDIS packet into a receive section; returns the range's bytes.
+uint32_t host_frame(uint32_t section, const void *frame, uint32_t len, uint32_t csum);
+
+void host_complete(uint64_t id, uint32_t status);
