@@ -158,11 +158,11 @@ static void catch_fault(unsigned vector, void (*handler)(void))
     uint16_t cs;
 
     __asm__ volatile("movw %%cs, %0" : "=r"(cs));
-    idt[vector] = (struct idt_entry){ .offset_low = address & 0xffff,
-                                      .selector = cs,
-                                      .flags = 0x8e00,
-                                      .offset_mid = address >> 16 & 0xffff,
-                                      .offset_high = address >> 32 };
+    idt[vector] = (struct idt_entry){.offset_low = address & 0xffff,
+                                     .selector = cs,
+                                     .flags = 0x8e00,
+                                     .offset_mid = address >> 16 & 0xffff,
+                                     .offset_high = address >> 32};
 }
 
 static void catch_faults(void)
@@ -175,7 +175,7 @@ static void catch_faults(void)
     }
     catch_fault(6, probe_ud);
     catch_fault(13, probe_gp);
-    pointer = (struct idt_pointer){ sizeof(idt) - 1, (uint64_t)idt };
+    pointer = (struct idt_pointer){sizeof(idt) - 1, (uint64_t)idt};
     __asm__ volatile("lidt %0" : : "m"(pointer));
 }
 
@@ -194,7 +194,8 @@ static void write_msr(uint32_t msr, uint64_t value)
                      "movq %%r8, probe_resume(%%rip)\n"
                      "wrmsr\n"
                      "1:"
-                     : : "c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32))
+                     :
+                     : "c"(msr), "a"((uint32_t)value), "d"((uint32_t)(value >> 32))
                      : "r8", "memory");
 }
 
@@ -207,7 +208,9 @@ static uint64_t read_msr(uint32_t msr)
                      "movq %%r8, probe_resume(%%rip)\n"
                      "rdmsr\n"
                      "1:"
-                     : "+a"(low), "+d"(high) : "c"(msr) : "r8", "memory");
+                     : "+a"(low), "+d"(high)
+                     : "c"(msr)
+                     : "r8", "memory");
     return (uint64_t)high << 32 | low;
 }
 
@@ -298,7 +301,10 @@ static void try_hypercall_page(void)
     __asm__ volatile("leaq 1f(%%rip), %%r8\n"
                      "movq %%r8, probe_resume(%%rip)\n"
                      ".byte 0x0f, 0x01, 0xd9\n"
-                     "1:" : : "c"(CALL_SIGNAL_EVENT | CALL_FAST), "d"(0ull) : "rax", "r8", "memory");
+                     "1:"
+                     :
+                     : "c"(CALL_SIGNAL_EVENT | CALL_FAST), "d"(0ull)
+                     : "rax", "r8", "memory");
     say_fault("call without page");
 
     write_msr(MSR_GUEST_OS_ID, OS_ID);
@@ -415,7 +421,8 @@ static void try_timer_messages(void)
     write_msr(MSR_SINT(4), 0x52);
     say_truth("waiting message on unmask", message_came(4));
     say_truth("message is right", m->type == TIMER_EXPIRED && m->size == 24 && m->payload[0] == 1 &&
-              m->payload[1] == start + 2 * MS && m->payload[2] >= m->payload[1]);
+                                      m->payload[1] == start + 2 * MS &&
+                                      m->payload[2] >= m->payload[1]);
     say_truth("interrupt pending", apic_requests(0x52));
     say_truth("one-shot disabled itself", !(read_msr(MSR_STIMER_CONFIG(1)) & 1));
 
@@ -434,8 +441,7 @@ static void try_timer_messages(void)
         consume(4);
         count++;
     }
-    say_truth("five periods", count == 5 && now() - start >= 50 * MS &&
-              now() - start < 400 * MS);
+    say_truth("five periods", count == 5 && now() - start >= 50 * MS && now() - start < 400 * MS);
     write_msr(MSR_STIMER_COUNT(1), 0);
     say_truth("stopped", !(read_msr(MSR_STIMER_CONFIG(1)) & 1));
     write_msr(MSR_SINT(4), 0x10000);
@@ -449,7 +455,8 @@ static void try_timer_direct(void)
     write_msr(MSR_STIMER_COUNT(2), due);
     while (!apic_requests(0x53) && now() < due + 200 * MS) {
     }
-    say_truth("direct timer in time", apic_requests(0x53) && now() >= due && now() < due + 200 * MS);
+    say_truth("direct timer in time",
+              apic_requests(0x53) && now() >= due && now() < due + 200 * MS);
 }
 
 static void try_disable(void)
