@@ -3,7 +3,7 @@
 
 import pytest
 
-from guest import check_test, client
+from dunlin import check_iperf
 
 VMBUS = {"5.2": 0x50002, "5.1": 0x50001, "5.0": 0x50000, "4.0": 0x40000, "3.0": 0x30000,
          "2.4": 0x20004}
@@ -14,13 +14,13 @@ NVSP = {"6": 0x60000, "5": 0x50000, "4": 0x40000, "2": 0x30002, "1": 0x2}
 def test_vmbus(boot, version):
     vm = boot.dunlin(vcpus=1, max_version=VMBUS[version])
     assert f"vmbus: connected, version {version}," in vm.console()
-    check_test(client(vm, "-t", 1))
-    check_test(client(vm, "-t", 1, "-R"))
+    check_iperf(vm, seconds=1)
+    check_iperf(vm, "-R", seconds=1)
 
 
 @pytest.mark.parametrize("version", NVSP)
 def test_nvsp(boot, version):
     vm = boot.dunlin(vcpus=1, nic_opts=[f"max-nvsp={NVSP[version]:#x}"])
     assert vm.stats()["devices"]["nic0"]["nvsp_version"] == NVSP[version]
-    check_test(client(vm, "-t", 1))
-    check_test(client(vm, "-t", 1, "-R"))
+    check_iperf(vm, seconds=1)
+    check_iperf(vm, "-R", seconds=1)

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""From every medium into the service; and the ends that a boot can come to instead."""
+
+import re
+import time
+
+import pytest
+
+from dunlin import address, check_iperf
+from hvlib import BUILD
+from hvlib.vm import CRASH
+
+EFI = BUILD / "BOOTX64.EFI"
+VERSIONS = {"5.2": 0x50002, "5.1": 0x50001, "5.0": 0x50000, "4.0": 0x40000, "3.0": 0x30000,
+            "2.4": 0x20004}
+
+
+def test_program_is_small():
+    assert EFI.stat().st_size <= 1 << 20
+
+
+@pytest.mark.parametrize("medium", [{"disk": BUILD / "dunlin.vhdx"},
+                                    {"cdrom": BUILD / "dunlin.iso"},
+                                    {"efi": EFI, "direct": True}],
+                         ids=["vhdx", "iso", "loaded-directly"])
+def test_media(boot, medium):
+    vm = boot.dunlin(**medium)
+    check_iperf(vm, seconds=1)
+
+
+def test_configuration(boot, tmp_path):
+    """dunlin.conf on the boot volume is used; a bad line is named and does not stop the boot."""
+    config = tmp_path / "dunlin.conf"
+    config.write_text("[net]\naddress = 10.0.2.77/24\nmtu = cow\n[iperf3]\nport = 5201\n")
+    vm = boot.dunlin(config=config)
+    assert address(vm) == "10.0.2.77"
+    assert "dunlin.conf:3: " in vm.console()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_older_vmbus(boot, version):
+    """A host that speaks only an older VMBus protocol is served as well."""
+    vm = boot.dunlin(vcpus=1, max_version=VERSIONS[version])
+    assert re.search(rf"vmbus: .*\b{version}\b", vm.console())
+    check_iperf(vm, seconds=1)
+    check_iperf(vm, "-R", seconds=1)
+
+
+def test_refuses_other_machines(boot):
+    """Not Hyper-V: it says so and switches the machine off."""
+    vm = boot.start(efi=EFI, hyperv=False)
+    vm.wait_console("not Hyper-V", 60)
+    assert vm.wait_exit(20) == "guest-shutdown"
+
+
+def test_power_off(boot):
+    vm = boot.dunlin()
+    vm.send_line("poweroff")
+    assert vm.wait_exit(20) == "guest-shutdown"
+
+
+def test_panic(boot):
+    """A panic reports registers and a backtrace with names, to the console and to the host."""
+    vm = boot.dunlin(vcpus=2)
+    vm.send_line("panic")
+    vm.wait_console(r"(?i)\bpanic\b", 10)
+    vm.wait_console(r"\brip\b", 10)
+    vm.wait_console(r"(?i)\brsp\b", 10)
+    vm.wait_console(r"ffffffff8[0-9a-f]{7}.*\bloop_run\b", 10)
+    deadline = time.monotonic() + 10
+    while CRASH not in vm.host_text() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert CRASH in vm.host_text()
+
+
+def test_idle_costs_nothing(boot):
+    """A guest with nothing to do leaves the machine alone."""
+    vm = boot.dunlin(vcpus=4)
+    time.sleep(2)  # the last of the start-up, not waited for by anything else
+    before, start = vm.cpu_seconds(), time.monotonic()
+    time.sleep(5)
+    used = (vm.cpu_seconds() - before) / (time.monotonic() - start)
+    assert used < 0.05, f"{used:.1%} of a CPU while idle"

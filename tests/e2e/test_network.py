@@ -1,0 +1,71 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Dunlin on a LAN: a tap with vnet headers in a network namespace (needs root), with dnsmasq as the
+DHCP server; and QEMU's user network."""
+
+import re
+
+import pytest
+
+from dunlin import address, check_iperf, memory, wait_memory
+
+# Connects and closes again and again: at once, after sending a cookie, after sending nonsense.
+CONNECT_LOOP = """
+import socket, sys
+for number in range(int(sys.argv[2])):
+    with socket.create_connection((sys.argv[1], 5201), timeout=10) as sock:
+        if number % 3 == 1:
+            sock.sendall(b"0123456789abcdefghijklmnopqrstuvwxyz" + bytes(1))
+            sock.recv(1)
+        elif number % 3 == 2:
+            sock.sendall(b"GET / HTTP/1.0" + bytes([13, 10, 13, 10]))
+"""
+
+
+@pytest.fixture(scope="module")
+def vm(module_boot, tapnet):
+    return module_boot.dunlin(nics=["tap:tap0,mac=00:15:5d:44:4c:77"], netns=tapnet.name)
+
+
+def test_dhcp_dnsmasq(vm, tapnet):
+    ip = address(vm)
+    assert ip.startswith("10.77.0.1"), ip
+    assert re.search(rf"DHCPACK\(tap0\) {re.escape(ip)} 00:15:5d:44:4c:77", tapnet.log())
+
+
+def test_dhcp_user_network(boot):
+    assert address(boot.dunlin()) == "10.0.2.15"
+
+
+@pytest.mark.parametrize("size", [0, 56, 1400, 1472, 1473, 2000, 4000, 8000])
+def test_ping(vm, tapnet, size):
+    """Up to and beyond one frame: fragments are put together and sent."""
+    done = tapnet.run("ping", "-n", "-q", "-c", 5, "-i", "0.2", "-W", 5, "-s", size, address(vm))
+    assert " 0% packet loss" in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("options", [[], ["-R"], ["-P", 8], ["-P", 8, "-R"]],
+                         ids=lambda o: "".join(map(str, o)) or "to-guest")
+def test_iperf(vm, tapnet, options):
+    check_iperf(vm, *options, seconds=3, host=address(vm), port=5201, prefix=tapnet.command())
+
+
+def test_connections_leave_memory(vm, tapnet):
+    """1,000 connections one after the other cost nothing that stays."""
+    def connect(times):
+        done = tapnet.run("/usr/bin/python3", "-c", CONNECT_LOOP, address(vm), times, timeout=240)
+        assert done.returncode == 0, done.stdout
+    connect(30)  # what is taken once and kept
+    check_iperf(vm, seconds=1, host=address(vm), port=5201, prefix=tapnet.command())
+    before = memory(vm)
+    connect(1000)
+    wait_memory(vm, before, 60)
+    check_iperf(vm, seconds=1, host=address(vm), port=5201, prefix=tapnet.command())
+
+
+def test_link_flap(vm, tapnet):
+    """The cable out and in again: it says so and goes on."""
+    for up, text in ((False, "down"), (True, "up")):
+        since = vm.mark()
+        vm.qmp("set_link", name="nic0", up=up)
+        vm.wait_console(rf"link {text}", 10, since)
+    check_iperf(vm, seconds=1, host=address(vm), port=5201, prefix=tapnet.command())
