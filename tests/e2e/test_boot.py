@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """From every medium into the service; and the ends that a boot can come to instead."""
 
-import re
 import time
 
 import pytest
@@ -11,8 +10,6 @@ from hvlib import BUILD
 from hvlib.vm import CRASH
 
 EFI = BUILD / "BOOTX64.EFI"
-VERSIONS = {"5.2": 0x50002, "5.1": 0x50001, "5.0": 0x50000, "4.0": 0x40000, "3.0": 0x30000,
-            "2.4": 0x20004}
 
 
 def test_program_is_small():
@@ -37,15 +34,6 @@ def test_configuration(boot, tmp_path):
     assert "dunlin.conf:3: " in vm.console()
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-def test_older_vmbus(boot, version):
-    """A host that speaks only an older VMBus protocol is served as well."""
-    vm = boot.dunlin(vcpus=1, max_version=VERSIONS[version])
-    assert re.search(rf"vmbus: .*\b{version}\b", vm.console())
-    check_iperf(vm, seconds=1)
-    check_iperf(vm, "-R", seconds=1)
-
-
 def test_refuses_other_machines(boot):
     """Not Hyper-V: it says so and switches the machine off."""
     vm = boot.start(efi=EFI, hyperv=False)
@@ -63,14 +51,14 @@ def test_panic(boot):
     """A panic reports registers and a backtrace with names, to the console and to the host."""
     vm = boot.dunlin(vcpus=2)
     vm.send_line("panic")
-    vm.wait_console(r"(?i)\bpanic\b", 10)
-    vm.wait_console(r"\brip\b", 10)
-    vm.wait_console(r"(?i)\brsp\b", 10)
-    vm.wait_console(r"ffffffff8[0-9a-f]{7}.*\bloop_run\b", 10)
+    for pattern in ("panic: core 0", r"^rip [0-9a-f]{16} rsp [0-9a-f]{16}",
+                    r"^ *[0-9a-f]{16} loop_run\+0x", r"dunlin: stopped"):
+        vm.wait_console(pattern, 10)
     deadline = time.monotonic() + 10
     while CRASH not in vm.host_text() and time.monotonic() < deadline:
         time.sleep(0.1)
-    assert CRASH in vm.host_text()
+    report = vm.host_text().split(CRASH)[1]
+    assert "asked for by the console" in report and "loop_run+0x" in report
 
 
 def test_idle_costs_nothing(boot):

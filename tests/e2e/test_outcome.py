@@ -24,5 +24,5 @@ def test_iperf(boot, machine):
 def test_every_core_runs(boot):
     """All vCPUs of the machine have been started and are in their loop."""
     vm = boot.dunlin(vcpus=4)
-    before = [core["turns"] for core in stats(vm)["cores"]]
-    assert len(before) == 4 and all(before), before
+    turns = [core["turns"] for core in stats(vm)["cores"].values()]
+    assert len(turns) == 4 and all(turns), turns
