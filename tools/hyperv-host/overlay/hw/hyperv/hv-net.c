@@ -347,11 +347,19 @@ static ssize_t hv_net_receive_iov(NetClientState *nc, const struct iovec *iov,
     uint32_t bytes, section;
     const uint8_t *frame;
 
-    if (!rx_ready(s) || !s->session.free_data_count ||
-        (!vmbus_ring_has_room(chan, XFER_ROOM + RX_RING_RESERVE) &&
-         vmbus_ring_wait_room(chan, XFER_ROOM + RX_RING_RESERVE))) {
+    if (!rx_ready(s)) {
         s->rx_stalled = true;
-        s->rx_stalls++;
+        return 0;
+    }
+    if (!s->session.free_data_count) {
+        s->rx_stalled = true;
+        s->rx_stalls_section++;
+        return 0;
+    }
+    if (!vmbus_ring_has_room(chan, XFER_ROOM + RX_RING_RESERVE) &&
+        vmbus_ring_wait_room(chan, XFER_ROOM + RX_RING_RESERVE)) {
+        s->rx_stalled = true;
+        s->rx_stalls_ring++;
         return 0;
     }
     frame = rx_prepare(s, iov, count, &bytes, &info);
@@ -1213,7 +1221,9 @@ static void hv_net_stats(QDict *out, void *opaque)
     qdict_put_int(out, "rx_packets", s->rx_packets);
     qdict_put_int(out, "rx_bytes", s->rx_bytes);
     qdict_put_int(out, "rx_dropped", s->rx_dropped);
-    qdict_put_int(out, "rx_stalls", s->rx_stalls);
+    qdict_put_int(out, "rx_stalls", s->rx_stalls_ring + s->rx_stalls_section);
+    qdict_put_int(out, "rx_stalls_ring", s->rx_stalls_ring);
+    qdict_put_int(out, "rx_stalls_section", s->rx_stalls_section);
     qdict_put_int(out, "rx_sections", s->session.section_count);
     qdict_put_int(out, "rx_sections_outstanding", s->session.outstanding);
     qdict_put_int(out, "rx_sections_peak", s->rx_sections_peak);

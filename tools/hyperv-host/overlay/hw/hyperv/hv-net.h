@@ -127,7 +127,8 @@ struct HvNet {
     uint64_t rx_packets;
     uint64_t rx_bytes;
     uint64_t rx_dropped;
-    uint64_t rx_stalls;
+    uint64_t rx_stalls_ring;    /* waited for the guest to read its ring */
+    uint64_t rx_stalls_section; /* or to give back receive sections */
     uint32_t rx_sections_peak;
 };
 
