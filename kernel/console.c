@@ -161,22 +161,28 @@ static void take_byte(char c)
     }
 }
 
+// Set by the interrupt, on this core; at first for what was typed before it was on.
+static volatile bool input_pending = true;
+
 static bool poll_input(void *ctx)
 {
-    bool any = false;
-    int c;
-
     (void)ctx;
-    for (unsigned i = 0; i < INPUT_BATCH && (c = serial_read()) >= 0; i++) {
+    if (!input_pending) // reading the port is an exit to the host
+        return false;
+    input_pending = false;
+    for (unsigned i = 0; i < INPUT_BATCH; i++) {
+        int c = serial_read();
+        if (c < 0)
+            return true;
         take_byte((char)c);
-        any = true;
     }
-    return any;
+    input_pending = true; // the port stays silent while it holds bytes
+    return true;
 }
 
 static void on_serial(void)
 {
-    // That it ended the halt is all; the poller reads.
+    input_pending = true;
 }
 
 void console_init(void)
