@@ -46,8 +46,9 @@ image:
 test:
 	@tools/setup test
 	@$(SUBMAKE) image
-	@mkdir -p build/test
-	@$(SUBMAKE) unit >build/test/unit.log 2>&1; cat build/test/unit.log
+	@rm -rf build/test && mkdir -p build/test
+	@$(SUBMAKE) unit || true
+	@$(SUBMAKE) native
 	@/usr/bin/python3 -m pytest -c tests/pytest.ini tests || true
 	@tests/summary.py
 
@@ -69,7 +70,8 @@ clean:
 		! -name reference -exec rm -rf {} + 2>/dev/null || true
 
 include kernel.mk
--include tests/unit/unit.mk
+include tests/unit/unit.mk
+include tests/native/native.mk
 
 # clang-tidy sees each file with the flags that the build uses for it; checks are in .clang-tidy.
 # Its standard error has only counts of what was suppressed.

@@ -78,7 +78,7 @@ def _parser():
                        ("screenshot", "save the guest's screen")):
         sub = commands.add_parser(name, help=text)
         if name != "list":
-            sub.add_argument("--name", help="which VM (default: the only one that runs)")
+            sub.add_argument("--name", help="which VM (default: dunlin, or the only one that runs)")
         if name == "screenshot":
             sub.add_argument("file", type=Path, help="a .ppm file to write")
     return parser
@@ -92,6 +92,8 @@ def _running():
 def _find(name):
     if not name:
         running = _running()
+        if "dunlin" in running:
+            running = ["dunlin"]
         if len(running) > 1:
             raise HvError(f"several VMs run; say which: --name {'|'.join(running)}")
         name = running[0] if running else "dunlin"
