@@ -231,7 +231,7 @@ static void acpi_enable(void)
 
 bool acpi_poweroff(void)
 {
-    uint8_t type[2];
+    uint8_t type[2] = {0}; // a truncated package means zero
 
     if (!fadt || !find_s5(type))
         return false;
