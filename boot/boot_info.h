@@ -34,9 +34,9 @@ struct boot_framebuffer { // base == 0: there is none
 };
 
 struct boot_info {
-    uint64_t magic;   // BOOT_INFO_MAGIC
-    uint32_t version; // BOOT_INFO_VERSION; the kernel refuses any other
-    uint32_t size;    // sizeof(struct boot_info)
+    uint64_t magic;       // BOOT_INFO_MAGIC
+    uint32_t version;     // BOOT_INFO_VERSION; the kernel refuses any other
+    uint32_t size;        // sizeof(struct boot_info)
     uint64_t kernel_base; // where the kernel image was loaded (page aligned)
     uint64_t kernel_pages;
     uint64_t acpi_rsdp; // 0: not found

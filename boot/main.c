@@ -168,9 +168,8 @@ static void find_entropy(struct boot_info *info)
     struct rng {
         void *get_info;
         EFI_STATUS(EFIAPI *get)(struct rng *, EFI_GUID *, UINTN, UINT8 *);
-    } *rng;
-    EFI_GUID guid = {
-        0x3152bca5, 0xeade, 0x433d, {0x86, 0x2e, 0xc0, 0x1c, 0xdc, 0x29, 0x1f, 0x44}};
+    } * rng;
+    EFI_GUID guid = {0x3152bca5, 0xeade, 0x433d, {0x86, 0x2e, 0xc0, 0x1c, 0xdc, 0x29, 0x1f, 0x44}};
 
     if (EFI_ERROR(LibLocateProtocol(&guid, (void **)&rng)) ||
         EFI_ERROR(uefi_call_wrapper(rng->get, 4, rng, NULL, sizeof(info->entropy), info->entropy)))
@@ -235,9 +234,8 @@ static EFI_STATUS read_memory_map(struct memory_map *map)
 
     for (;;) {
         map->bytes = map->capacity;
-        EFI_STATUS status =
-            uefi_call_wrapper(BS->GetMemoryMap, 5, &map->bytes, map->descriptors, &map->key,
-                              &map->descriptor_size, &version);
+        EFI_STATUS status = uefi_call_wrapper(BS->GetMemoryMap, 5, &map->bytes, map->descriptors,
+                                              &map->key, &map->descriptor_size, &version);
         if (status != EFI_BUFFER_TOO_SMALL)
             return status;
         if (map->descriptors)
@@ -296,8 +294,8 @@ static uint64_t identity_end(const struct memory_map *map, const struct boot_inf
         if (memory_type(d->Type) != BOOT_MEMORY_RESERVED && top > end)
             end = top;
     }
-    uint64_t screen = info->framebuffer.base +
-                      (uint64_t)info->framebuffer.stride * info->framebuffer.height * 4;
+    uint64_t screen =
+        info->framebuffer.base + (uint64_t)info->framebuffer.stride * info->framebuffer.height * 4;
     return screen > end ? screen : end;
 }
 

@@ -143,7 +143,8 @@ void acpi_init(uint64_t phys)
 
     if (phys >= PAGE_SIZE)
         paging_map(phys, sizeof(*rsdp), MAP_READ_ONLY);
-    if (phys < PAGE_SIZE || memcmp(rsdp->signature, "RSD PTR ", 8) != 0 || !checksum_good(rsdp, 20)) {
+    if (phys < PAGE_SIZE || memcmp(rsdp->signature, "RSD PTR ", 8) != 0 ||
+        !checksum_good(rsdp, 20)) {
         log_warn("acpi: no tables found");
         return;
     }
@@ -260,7 +261,8 @@ bool acpi_reset(void)
     if (!fadt || !(field(fadt, FADT_FLAGS, 4) & FADT_RESET_SUPPORTED) ||
         field(fadt, FADT_RESET_REGISTER, 1) != 1) // only an I/O port
         return false;
-    outb((uint16_t)field(fadt, FADT_RESET_REGISTER + 4, 8), (uint8_t)field(fadt, FADT_RESET_VALUE, 1));
+    outb((uint16_t)field(fadt, FADT_RESET_REGISTER + 4, 8),
+         (uint8_t)field(fadt, FADT_RESET_VALUE, 1));
     for (unsigned i = 0; i < WAIT_SPINS; i++)
         cpu_pause();
     return false;

@@ -25,7 +25,7 @@ void heap_free(void *object); // NULL is allowed
 uint64_t virt_to_phys(const void *p);
 
 struct memory_stats {
-    size_t pages_total, pages_free; // whole machine
+    size_t pages_total, pages_free;  // whole machine
     size_t heap_bytes, heap_objects; // live objects of the calling core
 };
 void memory_stats(struct memory_stats *out);

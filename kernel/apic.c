@@ -94,7 +94,8 @@ static void send(uint32_t id, uint32_t command)
         wrmsr(X2APIC_MSR + APIC_ICR / 16, (uint64_t)id << 32 | command);
         return;
     }
-    bool enabled = interrupts_enabled(); // a handler that sends must not come between the two writes
+    bool enabled =
+        interrupts_enabled(); // a handler that sends must not come between the two writes
 
     interrupts_off();
     for (unsigned i = 0; i < ICR_WAIT_SPINS && apic_read(APIC_ICR) & ICR_PENDING; i++)

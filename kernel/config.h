@@ -12,9 +12,9 @@ struct config {
     // [log]
     int log_level; // enum log_level; level = error|warn|info|debug, default info
     // [net]
-    bool dhcp; // address = dhcp (default) or a.b.c.d/prefix
+    bool dhcp;                          // address = dhcp (default) or a.b.c.d/prefix
     uint32_t address, netmask, gateway; // network byte order, for a static address
-    uint16_t mtu; // IP MTU 576..9000, default 1500
+    uint16_t mtu;                       // IP MTU 576..9000, default 1500
     // [netvsc]
     uint32_t receive_buffer; // bytes, 64k..31m, default 4 MiB
     uint32_t send_buffer;    // bytes, 64k..15m, default 1 MiB

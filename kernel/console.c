@@ -54,8 +54,8 @@ void stats_print(const char *format, ...)
     va_list args;
 
     va_start(args, format);
-    stats_length += stbsp_vsnprintf(stats_text + stats_length, STATS_BYTES - stats_length, format,
-                                    args);
+    stats_length +=
+        stbsp_vsnprintf(stats_text + stats_length, STATS_BYTES - stats_length, format, args);
     va_end(args);
     if (stats_length > STATS_BYTES - 2)
         stats_length = STATS_BYTES - 2;
@@ -188,7 +188,8 @@ static void on_serial(void)
 void console_init(void)
 {
     static struct console_command help = {"help", "this list", run_help, NULL};
-    static struct console_command stats = {"stats", "counters, as one line of JSON", run_stats, NULL};
+    static struct console_command stats = {"stats", "counters, as one line of JSON", run_stats,
+                                           NULL};
     static struct console_command poweroff = {"poweroff", "leave the host and power off",
                                               run_poweroff, NULL};
     static struct console_command restart = {"restart", "leave the host and restart", run_restart,

@@ -106,6 +106,7 @@ void framebuffer_write(const char *text, size_t length)
         }
         if (column == columns)
             new_line();
-        draw(row, column++, text[i] >= FIRST_CHARACTER && text[i] <= LAST_CHARACTER ? text[i] : '?');
+        draw(row, column++,
+             text[i] >= FIRST_CHARACTER && text[i] <= LAST_CHARACTER ? text[i] : '?');
     }
 }

@@ -16,7 +16,7 @@ struct object {
     uint32_t mark;
     uint16_t class;
     uint16_t owner;
-    uint32_t size; // as asked for
+    uint32_t size;  // as asked for
     uint32_t pages; // CLASS_PAGES only
     union {
         struct object *next_free;
@@ -29,8 +29,8 @@ _Static_assert(OBJECT_HEADER == 16, "objects must stay 16 byte aligned");
 struct slab { // at the start of its SLAB_BYTES, which are aligned to their size
     struct slab *next, *previous;
     struct object *free;
-    uint32_t used;    // objects
-    uint32_t carved;  // bytes handed out at least once, header included
+    uint32_t used;   // objects
+    uint32_t carved; // bytes handed out at least once, header included
     uint32_t class;
     uint32_t in_list;
 };
@@ -113,12 +113,12 @@ void *heap_take(struct heap *heap, size_t size)
     if (size == 0 || size > UINT32_MAX)
         return NULL;
     while (class < HEAP_CLASSES && class_bytes[class] < size)
-        class++;
+        class ++;
     if (class < HEAP_CLASSES) {
         struct slab *slab = heap->partial[class] ? heap->partial[class] : slab_new(heap, class);
         object = slab ? slab_take(heap, slab) : NULL;
         if (object)
-            object->class = (uint16_t)class;
+            object->class = (uint16_t) class;
     } else {
         object = pages_take(heap, size);
     }

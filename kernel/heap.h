@@ -18,5 +18,5 @@ struct heap {
     void (*give_pages)(void *pages, size_t count);
 };
 
-void *heap_take(struct heap *heap, size_t size); // 16 byte aligned, not zeroed, or NULL
+void *heap_take(struct heap *heap, size_t size);   // 16 byte aligned, not zeroed, or NULL
 void heap_return(struct heap *heap, void *object); // panics if it is not a live object of this heap

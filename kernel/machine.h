@@ -19,11 +19,11 @@ size_t log_ring_copy(char *out, size_t size);   // the last bytes that were logg
 
 void serial_init(uint16_t port); // 0: there is none
 void serial_write(const char *text, size_t length);
-int serial_read(void);               // a byte, or -1; no port: -1
-void serial_enable_interrupt(void);  // on every received byte
+int serial_read(void);              // a byte, or -1; no port: -1
+void serial_enable_interrupt(void); // on every received byte
 
 void framebuffer_init(const struct boot_framebuffer *fb); // needs only the first page tables
-void framebuffer_stop(void); // after a failure
+void framebuffer_stop(void);                              // after a failure
 void framebuffer_write(const char *text, size_t length);
 
 // alloc.c -----------------------------------------------------------------------------------------
@@ -67,7 +67,7 @@ struct core { // one cache line and more per core; only what other cores may tou
     volatile bool running;
 } __attribute__((aligned(64)));
 extern struct core cores[MAX_CORES];
-void core_init_boot(void);         // core 0's entry in the table
+void core_init_boot(void);                      // core 0's entry in the table
 void cores_start(const struct boot_info *info); // all others, into their loop
 
 // loop.c, fiber.c ---------------------------------------------------------------------------------
@@ -78,7 +78,7 @@ void fiber_switch(uint64_t *save, uint64_t load);
 
 // panic.c -----------------------------------------------------------------------------------------
 _Noreturn void panic_trap(const struct trap_frame *frame);
-void panic_nmi(void);                // returns unless a panic is going on
+void panic_nmi(void);                  // returns unless a panic is going on
 _Noreturn void machine_poweroff(void); // says goodbye to the host first
 _Noreturn void machine_restart(void);
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The table of contents of the kernel: what happens from the first instruction in C to the loop.
 #include "drivers/vmbus/vmbus.h"
-#include "kernel/loop.h"
 #include "kernel/log.h"
+#include "kernel/loop.h"
 #include "kernel/machine.h"
 #include "kernel/paging.h"
 #include "kernel/panic.h"

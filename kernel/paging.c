@@ -141,8 +141,8 @@ static bool map_kernel(uint64_t *root)
     memcpy(own, (const void *)(image_phys + (uint64_t)(percore_start - kernel_start)), window);
     map_image(root, kernel_start, text_end, image_phys, MAP_CODE);
     map_image(root, percore_start, percore_end, (uint64_t)own, MAP_RAM);
-    map_image(root, data_start, boot_stack_guard, image_phys + (uint64_t)(data_start - kernel_start),
-              MAP_RAM);
+    map_image(root, data_start, boot_stack_guard,
+              image_phys + (uint64_t)(data_start - kernel_start), MAP_RAM);
     map_image(root, boot_stack_guard + PAGE_SIZE, data_end,
               image_phys + (uint64_t)(boot_stack_guard + PAGE_SIZE - kernel_start), MAP_RAM);
     map_image(root, data_end, kernel_end, image_phys + (uint64_t)(data_end - kernel_start),

@@ -27,21 +27,21 @@
 #define BACKTRACE_MAX 32
 #define REPORT_BYTES 4096
 
-static atomic_uint owner;          // core number + 1 of the core that panicked first
-static atomic_uint stopped;        // cores that obeyed the NMI
+static atomic_uint owner;   // core number + 1 of the core that panicked first
+static atomic_uint stopped; // cores that obeyed the NMI
 static char report_text[REPORT_BYTES];
 static int report_length;
 
 static const char *const exception_names[VECTOR_EXCEPTIONS] = {
-    [0] = "divide error",      [1] = "debug",
-    [3] = "breakpoint",        [4] = "overflow",
-    [5] = "bound range",       [6] = "invalid opcode",
-    [7] = "no FPU",            [8] = "double fault",
-    [10] = "invalid TSS",      [11] = "segment not present",
-    [12] = "stack fault",      [13] = "general protection",
-    [14] = "page fault",       [16] = "FPU error",
-    [17] = "alignment check",  [18] = "machine check",
-    [19] = "SIMD error",       [21] = "control protection",
+    [0] = "divide error",     [1] = "debug",
+    [3] = "breakpoint",       [4] = "overflow",
+    [5] = "bound range",      [6] = "invalid opcode",
+    [7] = "no FPU",           [8] = "double fault",
+    [10] = "invalid TSS",     [11] = "segment not present",
+    [12] = "stack fault",     [13] = "general protection",
+    [14] = "page fault",      [16] = "FPU error",
+    [17] = "alignment check", [18] = "machine check",
+    [19] = "SIMD error",      [21] = "control protection",
 };
 
 // To the consoles, and kept for the host.
@@ -104,9 +104,9 @@ static void report_registers(const struct trap_frame *f)
            (unsigned long long)f->rdi, (unsigned long long)f->rbp, (unsigned long long)f->r8);
     report("r9  %016llx r10 %016llx r11 %016llx r12 %016llx\n", (unsigned long long)f->r9,
            (unsigned long long)f->r10, (unsigned long long)f->r11, (unsigned long long)f->r12);
-    report("r13 %016llx r14 %016llx r15 %016llx cr2 %016llx cr3 %llx\n",
-           (unsigned long long)f->r13, (unsigned long long)f->r14, (unsigned long long)f->r15,
-           (unsigned long long)read_cr2(), (unsigned long long)read_cr3());
+    report("r13 %016llx r14 %016llx r15 %016llx cr2 %016llx cr3 %llx\n", (unsigned long long)f->r13,
+           (unsigned long long)f->r14, (unsigned long long)f->r15, (unsigned long long)read_cr2(),
+           (unsigned long long)read_cr3());
 }
 
 static _Noreturn void stop_or_restart(void)

@@ -83,19 +83,19 @@ static void load_segments(void)
     struct table_register gdtr = {sizeof(gdt) - 1, (uint64_t)gdt};
     struct table_register idtr = {sizeof(idt) - 1, (uint64_t)idt};
 
-    __asm__ volatile("lgdt %0\n\t"
-                     "pushq %2\n\t"
-                     "leaq 1f(%%rip), %%rax\n\t"
-                     "pushq %%rax\n\t"
-                     "lretq\n"
-                     "1:\n\t"
-                     "mov %3, %%ds\n\tmov %3, %%es\n\tmov %3, %%ss\n\tmov %3, %%fs\n\tmov %3, %%gs\n\t"
-                     "ltr %4\n\t"
-                     "lidt %1"
-                     :
-                     : "m"(gdtr), "m"(idtr), "i"(SELECTOR_CODE), "r"(SELECTOR_DATA),
-                       "r"((uint16_t)SELECTOR_TSS)
-                     : "rax", "memory");
+    __asm__ volatile(
+        "lgdt %0\n\t"
+        "pushq %2\n\t"
+        "leaq 1f(%%rip), %%rax\n\t"
+        "pushq %%rax\n\t"
+        "lretq\n"
+        "1:\n\t"
+        "mov %3, %%ds\n\tmov %3, %%es\n\tmov %3, %%ss\n\tmov %3, %%fs\n\tmov %3, %%gs\n\t"
+        "ltr %4\n\t"
+        "lidt %1"
+        :
+        : "m"(gdtr), "m"(idtr), "i"(SELECTOR_CODE), "r"(SELECTOR_DATA), "r"((uint16_t)SELECTOR_TSS)
+        : "rax", "memory");
 }
 
 void traps_init_core(void)
@@ -113,8 +113,8 @@ void traps_init_core(void)
     tss.io_map = sizeof(tss);
     gdt[SELECTOR_CODE / 8] = 0x00af9b000000ffff;
     gdt[SELECTOR_DATA / 8] = 0x00cf93000000ffff;
-    gdt[SELECTOR_TSS / 8] = (sizeof(tss) - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 |
-                            (base >> 24 & 0xff) << 56;
+    gdt[SELECTOR_TSS / 8] =
+        (sizeof(tss) - 1) | (base & 0xffffff) << 16 | 0x89ull << 40 | (base >> 24 & 0xff) << 56;
     gdt[SELECTOR_TSS / 8 + 1] = base >> 32;
     load_segments();
 }
