@@ -56,8 +56,8 @@
 #define TCP_RCV_SCALE 7 // windows up to 8 MB in units of 128
 #define TCP_WND (1024 * 1024)
 #define TCP_SND_BUF                                                                                \
-    (512 * 1024) // longer queues of MSS-sized segments cost more to walk than they give
-#define TCP_SNDLOWAT 16384       // for sockets, but checked even without them
+    (512 * 1024)           // longer queues of MSS-sized segments cost more to walk than they give
+#define TCP_SNDLOWAT 16384 // for sockets, but checked even without them
 #define TCP_SND_QUEUELEN 4096 // pbufs, two a segment: enough for TCP_SND_BUF down to an MSS of 256
 #define TCP_OVERSIZE 0        // what is sent in bulk is sent by reference
 #define TCP_QUEUE_OOSEQ 1     // keep what arrives out of order,
