@@ -79,7 +79,7 @@ static void *alloc_pages(uint64_t pages)
 static EFI_STATUS load_kernel(struct kernel_image *image)
 {
     const Elf64_Ehdr *elf = (const void *)kernel_elf;
-    uint64_t file_size = (uint64_t)(kernel_elf_end - kernel_elf);
+    uint64_t file_size = (uint64_t)kernel_elf_end - (uint64_t)kernel_elf;
     uint64_t low = UINT64_MAX, high = 0;
 
     if (file_size < sizeof(*elf) || CompareMem(elf->e_ident, ELFMAG, SELFMAG) != 0 ||
@@ -121,9 +121,8 @@ static void find_acpi(EFI_SYSTEM_TABLE *system, struct boot_info *info)
 
     for (UINTN i = 0; i < system->NumberOfTableEntries; i++) {
         EFI_CONFIGURATION_TABLE *table = &system->ConfigurationTable[i];
-        if (CompareGuid(&table->VendorGuid, &acpi2) == 0)
-            info->acpi_rsdp = (uint64_t)table->VendorTable;
-        else if (CompareGuid(&table->VendorGuid, &acpi1) == 0 && info->acpi_rsdp == 0)
+        if (CompareGuid(&table->VendorGuid, &acpi2) == 0 ||
+            (CompareGuid(&table->VendorGuid, &acpi1) == 0 && info->acpi_rsdp == 0))
             info->acpi_rsdp = (uint64_t)table->VendorTable;
     }
 }

@@ -130,7 +130,7 @@ static void wait_for(uint64_t duration, volatile bool *flag)
 static bool core_start(uint32_t id, uint64_t low)
 {
     struct trampoline_fields *fields =
-        (struct trampoline_fields *)(low + (uint64_t)(trampoline_fields - trampoline));
+        (struct trampoline_fields *)(low + (uint64_t)trampoline_fields - (uint64_t)trampoline);
     uint64_t table = paging_new_core();
     char *stack = stack_new(CORE_STACK_BYTES);
 
@@ -170,7 +170,7 @@ void cores_start(const struct boot_info *info)
     if (total > 1 && low == 0)
         log_error("cores: no free memory below 1 MiB, using one core of %u", total);
     if (total > 1 && low != 0) {
-        memcpy((void *)low, trampoline, (size_t)(trampoline_end - trampoline));
+        memcpy((void *)low, trampoline, (uint64_t)trampoline_end - (uint64_t)trampoline);
         for (unsigned i = 0; i < total && count < MAX_CORES; i++)
             if (cpus[i].apic_id != cores[0].apic_id && !core_start(cpus[i].apic_id, low))
                 log_error("cores: APIC id %u does not start", cpus[i].apic_id);

@@ -41,7 +41,8 @@ static void find_glyphs(void)
     ASSERT(font->magic[0] == 0x36 && font->magic[1] == 0x04 && font->mode & 2 &&
            font->height <= MAX_GLYPH_HEIGHT);
     glyph_height = font->height;
-    for (unsigned glyph = 0; glyph < count && at + 2 <= font_file_end; at += 2) {
+    for (unsigned glyph = 0; glyph < count && (uintptr_t)at + 2 <= (uintptr_t)font_file_end;
+         at += 2) {
         unsigned code = at[0] | (unsigned)at[1] << 8;
         if (code == 0xffff)
             glyph++;

@@ -29,6 +29,17 @@ static uint64_t *pml4; // core 0's, whose lower half all others point to
 static uint64_t image_phys;
 static struct lock table_lock;
 
+// Of one of the linker's symbols (kernel/image.h) in the image.
+static uint64_t image_offset(const char *symbol)
+{
+    return (uint64_t)symbol - (uint64_t)kernel_start;
+}
+
+static size_t window_bytes(void)
+{
+    return image_offset(percore_end) - image_offset(percore_start);
+}
+
 static uint64_t flags_of(enum map_kind kind)
 {
     switch (kind) {
@@ -127,26 +138,24 @@ static void map(uint64_t *root, uint64_t virt, uint64_t phys, uint64_t bytes, en
 static void map_image(uint64_t *root, const char *from, const char *to, uint64_t phys,
                       enum map_kind kind)
 {
-    map(root, (uint64_t)from, phys, (uint64_t)(to - from), kind);
+    map(root, (uint64_t)from, phys, (uint64_t)to - (uint64_t)from, kind);
 }
 
 // The upper half of one core's tables. Returns false if there is no memory for its window.
 static bool map_kernel(uint64_t *root)
 {
-    size_t window = (size_t)(percore_end - percore_start);
+    size_t window = window_bytes();
     char *own = page_alloc(window / PAGE_SIZE);
 
     if (!own)
         return false;
-    memcpy(own, (const void *)(image_phys + (uint64_t)(percore_start - kernel_start)), window);
+    memcpy(own, (const void *)(image_phys + image_offset(percore_start)), window);
     map_image(root, kernel_start, text_end, image_phys, MAP_CODE);
     map_image(root, percore_start, percore_end, (uint64_t)own, MAP_RAM);
-    map_image(root, data_start, boot_stack_guard,
-              image_phys + (uint64_t)(data_start - kernel_start), MAP_RAM);
+    map_image(root, data_start, boot_stack_guard, image_phys + image_offset(data_start), MAP_RAM);
     map_image(root, boot_stack_guard + PAGE_SIZE, data_end,
-              image_phys + (uint64_t)(boot_stack_guard + PAGE_SIZE - kernel_start), MAP_RAM);
-    map_image(root, data_end, kernel_end, image_phys + (uint64_t)(data_end - kernel_start),
-              MAP_READ_ONLY);
+              image_phys + image_offset(boot_stack_guard) + PAGE_SIZE, MAP_RAM);
+    map_image(root, data_end, kernel_end, image_phys + image_offset(data_end), MAP_READ_ONLY);
     return true;
 }
 
@@ -155,17 +164,17 @@ static bool map_kernel(uint64_t *root)
 static void map_ram(const struct boot_memory_range *range)
 {
     uint64_t from = range->base, end = range->base + range->pages * PAGE_SIZE;
-    uint64_t image_end = image_phys + (uint64_t)(kernel_end - kernel_start);
+    uint64_t image_end = image_phys + image_offset(kernel_end);
 
     if (range->type == BOOT_MEMORY_RESERVED)
         return;
     if (from == 0)
         from = PAGE_SIZE;
     if (from < image_end && end > image_phys) {
-        uint64_t window = image_phys + (uint64_t)(percore_start - kernel_start);
+        uint64_t window = image_phys + image_offset(percore_start);
         if (from < image_phys)
             map(pml4, from, from, image_phys - from, MAP_RAM);
-        map(pml4, window, window, (uint64_t)(percore_end - percore_start), MAP_READ_ONLY);
+        map(pml4, window, window, window_bytes(), MAP_READ_ONLY);
         from = image_end;
     }
     if (from < end)
@@ -181,7 +190,7 @@ void paging_init_core(void)
 
 void paging_init(const struct boot_info *info)
 {
-    ASSERT((uint64_t)(kernel_end - kernel_start) <= info->kernel_pages * PAGE_SIZE);
+    ASSERT(image_offset(kernel_end) <= info->kernel_pages * PAGE_SIZE);
     image_phys = info->kernel_base;
     uint64_t *root = table_new();
     pml4 = root;
@@ -261,7 +270,7 @@ uint64_t virt_to_phys(const void *p)
     uint64_t virt = (uint64_t)p;
     bool large;
 
-    if (p >= (const void *)kernel_start && p < (const void *)kernel_end) {
+    if (virt >= (uint64_t)kernel_start && virt < (uint64_t)kernel_end) {
         if (core_in_window(p, 1))
             panic("virt_to_phys: %p is in the per-core window", p);
         return virt - (uint64_t)kernel_start + image_phys;

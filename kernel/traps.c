@@ -121,7 +121,8 @@ void traps_init_core(void)
 
 void irq_set(enum vector vector, void (*fn)(void), bool end_of_interrupt)
 {
-    ASSERT(vector >= VECTOR_EXCEPTIONS && !handlers[vector].fn);
+    ASSERT(vector >= VECTOR_EXCEPTIONS && vector < VECTOR_SPURIOUS);
+    ASSERT(!handlers[vector].fn);
     handlers[vector].end_of_interrupt = end_of_interrupt;
     handlers[vector].fn = fn;
 }
