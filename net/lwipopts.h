@@ -81,6 +81,7 @@
 
 // Numbers for the `stats` command.
 #define LWIP_STATS 1
+#define LWIP_STATS_LARGE 1 // 32 bit counters
 #define LWIP_STATS_DISPLAY 0
 #define MEM_STATS 0
 #define MEMP_STATS 0

@@ -62,6 +62,7 @@ struct interface {
 };
 
 static PERCORE struct interface *interfaces;
+static PERCORE const struct tcp_pcb *next_turn; // see resume_tcp(); may be gone, only compared
 
 // ---- Receive ----
 
@@ -275,6 +276,28 @@ static void netif_tx_done(struct nic *nic, void *done_ctx)
     pbuf_free(done_ctx);
 }
 
+// There is room again: lets the connections that were refused send, each in its turn. lwIP's own
+// tcp_txnow() begins with the same one each time, and the last of many would never get any room.
+static void resume_tcp(struct interface *interface)
+{
+    struct tcp_pcb *first = tcp_active_pcbs;
+    while (first && first != next_turn)
+        first = first->next;
+    if (!first)
+        first = tcp_active_pcbs;
+    struct tcp_pcb *pcb = first;
+    interface->refused = false;
+    while (pcb) {
+        struct tcp_pcb *next = pcb->next ? pcb->next : tcp_active_pcbs;
+        next_turn = next;
+        if (pcb->flags & TF_NAGLEMEMERR)
+            tcp_output(pcb);
+        if (interface->refused || next == first)
+            return;
+        pcb = next;
+    }
+}
+
 static void netif_tx_ready(struct nic *nic)
 {
     struct interface *interface = nic_client_data(nic);
@@ -286,10 +309,8 @@ static void netif_tx_ready(struct nic *nic)
         interface->queue_first = (interface->queue_first + 1) % TX_QUEUE;
         interface->queue_count--;
     }
-    if (interface->refused) {
-        interface->refused = false;
-        tcp_txnow();
-    }
+    if (interface->refused)
+        resume_tcp(interface);
 }
 
 // ---- Interfaces come and go ----

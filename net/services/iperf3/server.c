@@ -25,7 +25,7 @@
 // How long a client may take, and how a dead one is found.
 #define COOKIE_TIME (10 * TIME_S)   // from connecting to the whole cookie
 #define PARAMS_TIME (10 * TIME_S)   // for its parameters
-#define STREAMS_TIME (30 * TIME_S)  // for all of its streams to connect
+#define STREAMS_TIME (60 * TIME_S)  // for all of its streams to connect
 #define GRACE_TIME (40 * TIME_S)    // beyond the test's length until it says TEST_END
 #define SILENCE_TIME (120 * TIME_S) // without a byte on any stream while the test runs
 #define RESULTS_TIME (30 * TIME_S)  // for its results
@@ -36,7 +36,7 @@
 #define KEEPALIVE_COUNT 3           // unanswered, then the connection is dead: after 25 s in all
 
 // What the client says it sent is waited for: so long in all, so long without any progress.
-#define DRAIN_TIME (8 * TIME_S) // newer clients wait 10 s for our results
+#define DRAIN_TIME (5 * TIME_S) // newer clients wait 10 s for our results
 #define DRAIN_QUIET (1 * TIME_S)
 #define DRAIN_QUIET_OMIT (100 * TIME_MS) // the client's count leaves out its own first seconds
 
