@@ -311,6 +311,9 @@ static void test_bad_read_index(void **state)
 
 struct shared_run {
     struct ends e;
+    uint32_t packets;
+    uint32_t longest; // payload
+    unsigned publish; // one of so many packets, at random
     sem_t to_reader, to_writer;
     unsigned lost;
     uint32_t received, wrong;
@@ -333,10 +336,10 @@ static bool wait_signal(sem_t *sem)
 }
 
 // The n-th packet: its length and bytes follow from n.
-static uint32_t packet_bytes(uint32_t n, uint8_t *to)
+static uint32_t packet_bytes(const struct shared_run *run, uint32_t n, uint8_t *to)
 {
     uint32_t state = n;
-    uint32_t len = next_random(&state) % 1500;
+    uint32_t len = next_random(&state) % run->longest;
 
     memset(to, (int)(n * 31 + 7), len);
     return len;
@@ -345,7 +348,7 @@ static uint32_t packet_bytes(uint32_t n, uint8_t *to)
 static void reader_packet(struct shared_run *run, const struct ring_packet *p)
 {
     static uint8_t got[2048], want[2048];
-    uint32_t len = packet_bytes(run->received, want);
+    uint32_t len = packet_bytes(run, run->received, want);
 
     ring_copy_out(&run->e.in, p, p->header_len, got, p->payload_len);
     if (p->transaction_id != run->received || p->payload_len != ((len + 7) & ~7u) ||
@@ -360,7 +363,7 @@ static void *reader_thread(void *arg)
     uint32_t random = 99;
     struct ring_packet p;
 
-    while (run->received < RANDOM_PACKETS && !run->e.in.dead) {
+    while (run->received < run->packets && !run->e.in.dead) {
         unsigned budget = 1 + next_random(&random) % 8;
         bool more = true;
 
@@ -374,7 +377,7 @@ static void *reader_thread(void *arg)
             continue;
         if (ring_in_unmask(&run->e.in))
             continue;
-        if (run->received < RANDOM_PACKETS && !wait_signal(&run->to_reader)) {
+        if (run->received < run->packets && !wait_signal(&run->to_reader)) {
             run->lost++;
             break;
         }
@@ -402,35 +405,50 @@ static bool writer_put(struct shared_run *run, uint32_t n, const uint8_t *bytes,
     return true;
 }
 
-static void test_two_threads(void **state)
+static void two_threads(struct shared_run *run)
 {
-    static struct shared_run run;
     uint8_t bytes[2048];
     uint32_t random = 1;
     pthread_t reader;
 
-    (void)state;
-    run.e = make_ring();
-    sem_init(&run.to_reader, 0, 0);
-    sem_init(&run.to_writer, 0, 0);
-    assert_int_equal(pthread_create(&reader, NULL, reader_thread, &run), 0);
-    for (uint32_t n = 0; n < RANDOM_PACKETS; n++) {
-        if (!writer_put(&run, n, bytes, packet_bytes(n, bytes)))
+    run->e = make_ring();
+    sem_init(&run->to_reader, 0, 0);
+    sem_init(&run->to_writer, 0, 0);
+    assert_int_equal(pthread_create(&reader, NULL, reader_thread, run), 0);
+    for (uint32_t n = 0; n < run->packets; n++) {
+        if (!writer_put(run, n, bytes, packet_bytes(run, n, bytes)))
             break;
-        if (next_random(&random) % 4 == 0 && ring_out_publish(&run.e.out)) {
-            run.signals++;
-            sem_post(&run.to_reader);
+        if (next_random(&random) % run->publish == 0 && ring_out_publish(&run->e.out)) {
+            run->signals++;
+            sem_post(&run->to_reader);
         }
     }
-    if (ring_out_publish(&run.e.out))
-        sem_post(&run.to_reader);
+    if (ring_out_publish(&run->e.out))
+        sem_post(&run->to_reader);
     pthread_join(reader, NULL);
-    assert_int_equal(run.lost, 0);
-    assert_false(run.e.in.dead);
-    assert_false(run.e.out.dead);
-    assert_int_equal(run.wrong, 0);
-    assert_int_equal(run.received, RANDOM_PACKETS);
-    assert_true(run.signals < RANDOM_PACKETS); // signals are the exception
+    assert_int_equal(run->lost, 0);
+    assert_false(run->e.in.dead);
+    assert_false(run->e.out.dead);
+    assert_int_equal(run->wrong, 0);
+    assert_int_equal(run->received, run->packets);
+}
+
+static void test_two_threads(void **state)
+{
+    static struct shared_run run = {.packets = RANDOM_PACKETS, .longest = 1500, .publish = 4};
+
+    (void)state;
+    two_threads(&run);
+    assert_true(run.signals < RANDOM_PACKETS / 2); // signals are the exception
+}
+
+// Nearly every packet finds the ring empty and its reader about to sleep.
+static void test_two_threads_at_the_edge(void **state)
+{
+    static struct shared_run run = {.packets = 8 * RANDOM_PACKETS, .longest = 2, .publish = 1};
+
+    (void)state;
+    two_threads(&run);
 }
 
 int main(void)
@@ -449,6 +467,7 @@ int main(void)
         cmocka_unit_test(test_bad_descriptor),
         cmocka_unit_test(test_bad_read_index),
         cmocka_unit_test(test_two_threads),
+        cmocka_unit_test(test_two_threads_at_the_edge),
     };
     return cmocka_run_group_tests_name("ring", tests, NULL, NULL);
 }
