@@ -1,0 +1,220 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The rules of VMBus and the NIC (tools/hyperv-host/RULES.md), each broken once by an EFI program
+(vmbus_probe.c): what the guest gets for it, and that the host names the rule."""
+
+import re
+import subprocess
+
+import pytest
+
+from conftest import ROOT
+
+# Name of the trial: (result, rule that the host must name in its log). "fatal": the channel is not
+# served any more; 0x8000ffff: the host's general failure; 0x1 and 0x2: NVSP success and failure.
+EXPECTED = {
+    "request while disconnected": ("silence", "message-disconnected"),
+    "four bytes": ("silence", "message-too-short"),
+    "message type 2": ("0x5", "message-envelope"),
+    "contact 6.0": ("0x0", None),
+    "contact 5.3 on id 1": ("0x0", "contact-connection-id"),
+    "contact to SINT 3": ("0x0", "contact-target"),
+    "contact with one monitor page": ("0x201", "contact-monitor-pages"),
+    "contact for processor 77": ("0x201", "contact-target-vp"),
+    "contact 2.4": ("0x1", None),
+    "unload at 2.4": ("silence", "message-version"),
+    "modify at 2.4": ("silence", "message-version"),
+    "contact 5.3": ("0x1", None),
+    "message connection id": ("0x7", None),
+    "request on the old id": ("silence", "message-connection-id"),
+    "type 60": ("silence", "message-type"),
+    "type 25": ("silence", "message-type"),
+    "type of a host": ("silence", "message-direction"),
+    "short open": ("silence", "message-too-short"),
+    "reserved channel": ("silence", "reserved-channel"),
+    "socket connect": ("0xc0000236", None),
+    "offer": ("0x0", None),
+    "offer has no monitor": ("yes", None),
+    "all offers": ("0x4", None),
+    "request twice": ("silence", "request-offers-twice"),
+    "gpadl of no channel": ("0x8000ffff", "gpadl-unknown-relid"),
+    "gpadl of 0 bytes": ("0x8000ffff", "gpadl-range"),
+    "gpadl offset 4096": ("0x8000ffff", "gpadl-range"),
+    "gpadl lacks a page": ("0x8000ffff", "gpadl-range"),
+    "gpadl of no RAM": ("0x8000ffff", "gpadl-range"),
+    "gpadl without range": ("0x8000ffff", "gpadl-range"),
+    "body without header": ("silence", "gpadl-body-unexpected"),
+    "gpadl half": ("silence", None),
+    "gpadl id in progress": ("0x8000ffff", "gpadl-duplicate-id"),
+    "teardown of a half": ("silence", "gpadl-teardown-unexpected"),
+    "gpadl other half": ("0x0", None),
+    "body after the end": ("silence", "gpadl-body-unexpected"),
+    "teardown, wrong relid": ("silence", "gpadl-teardown-unexpected"),
+    "teardown": ("0x105", None),
+    "teardown twice": ("silence", "gpadl-teardown-unexpected"),
+    "ring gpadl": ("0x0", None),
+    "receive gpadl": ("0x0", None),
+    "send gpadl": ("0x0", None),
+    "small gpadl": ("0x0", None),
+    "odd gpadl": ("0x0", None),
+    "duplicate gpadl": ("0x8000ffff", "gpadl-duplicate-id"),
+    "open of no channel": ("silence", "open-unknown-relid"),
+    "open with no gpadl": ("0x8000ffff", "open-ring-gpadl"),
+    "open with ring at 0": ("0x8000ffff", "open-ring-geometry"),
+    "open with ring at 1": ("0x8000ffff", "open-ring-geometry"),
+    "open with ring at the end": ("0x8000ffff", "open-ring-geometry"),
+    "open with ring beyond": ("0x8000ffff", "open-ring-geometry"),
+    "open with odd ring": ("0x8000ffff", "open-ring-geometry"),
+    "open for processor 77": ("0x8000ffff", "open-target-vp"),
+    "open with bad index": ("0x8000ffff", "open-ring-index"),
+    "close of closed": ("silence", "close-not-open"),
+    "modify of closed": ("0x8000ffff", "modify-channel"),
+    "open": ("yes", None),
+    "host masks signals and knows room": ("yes", None),
+    "open twice": ("silence", "open-twice"),
+    "release of open": ("silence", "relid-released-unexpected"),
+    "modify to processor 77": ("0x8000ffff", "modify-channel"),
+    "modify to nobody": ("0x8000ffff", "modify-channel"),
+    "modify": ("0x0", None),
+    "teardown of the ring": ("silence", None),
+    "torn down after close": ("0x100", None),
+    "ring gpadl again": ("0x0", None),
+    "nothing wrong": ("served", None),
+    "index 4": ("fatal", "ring-index"),
+    "index beyond": ("fatal", "ring-index"),
+    "8 bytes there": ("fatal", "ring-packet-length"),
+    "header of 8 bytes": ("fatal", "ring-packet-length"),
+    "total below header": ("fatal", "ring-packet-length"),
+    "total beyond": ("fatal", "ring-packet-length"),
+    "flag 2": ("fatal", "ring-packet-flags"),
+    "packet type 3": ("fatal", "ring-packet-type"),
+    "packet type 7": ("fatal", "ring-packet-type"),
+    "pages cut off": ("fatal", "ring-gpa-direct"),
+    "mask set": ("fatal", "ring-interrupt-mask"),
+    "unknown version": ("0x0", None),
+    "then a known one": ("0x1", None),
+    "completion is long enough": ("yes", None),
+    "no version": ("fatal", "nvsp-first-message"),
+    "version twice": ("fatal", "nvsp-order"),
+    "message 110": ("fatal", "nvsp-type"),
+    "short message": ("fatal", "nvsp-type"),
+    "receive buffer before configuration": ("fatal", "nvsp-order"),
+    "configuration twice": ("fatal", "nvsp-order"),
+    "NDIS version twice": ("fatal", "nvsp-order"),
+    "unknown receive buffer": ("fatal", "nvsp-buffer-gpadl"),
+    "odd receive buffer": ("fatal", "nvsp-buffer-gpadl"),
+    "small receive buffer": ("fatal", "nvsp-recv-buf-small"),
+    "receive buffer twice": ("fatal", "nvsp-order"),
+    "send buffer twice": ("fatal", "nvsp-order"),
+    "RNDIS before buffers": ("fatal", "nvsp-order"),
+    "revoke": ("fatal", None),
+    "subchannels": ("0x2", "nvsp-subchannels"),
+    "extended query": ("0x7", None),
+    "data path": ("yes", "nvsp-data-path"),
+    "query without completion": ("served", "nvsp-completion-not-requested"),
+    "RNDIS without completion": ("served", "nvsp-completion-not-requested"),
+    "completion of unknown id": ("fatal", "nvsp-rx-completion"),
+    "completion twice": ("fatal", "nvsp-rx-completion"),
+    "completion of wrong type": ("fatal", "nvsp-rx-completion"),
+    "section beyond": ("fatal", "nvsp-send-section"),
+    "frame": ("0x1", None),
+    "largest frame": ("0x1", None),
+    "larger frame": ("0x2", "rndis-frame-length"),
+    "frame of 13 bytes": ("0x2", "rndis-frame-length"),
+    "eight messages": ("0x1", None),
+    "nine messages": ("0x2", "rndis-too-many-messages"),
+    "junk behind": ("0x2", "rndis-header"),
+    "query after packet": ("0x2", "rndis-mixed-messages"),
+    "message too long": ("0x2", "rndis-message-length"),
+    "message too short": ("0x2", "rndis-message-length"),
+    "OOB": ("0x2", "rndis-oob"),
+    "VC handle": ("0x2", "rndis-oob"),
+    "no data": ("0x2", "rndis-data-range"),
+    "data beyond": ("0x2", "rndis-data-range"),
+    "data offset wraps": ("0x2", "rndis-data-range"),
+    "PPI beyond": ("0x2", "rndis-ppi"),
+    "PPI of 0 bytes": ("0x2", "rndis-ppi"),
+    "PPI longer than all": ("0x2", "rndis-ppi"),
+    "PPI of 14 bytes": ("0x2", "rndis-ppi"),
+    "PPI without value": ("0x2", "rndis-ppi"),
+    "PPI value in header": ("0x2", "rndis-ppi"),
+    "unknown PPI": ("0x1", None),
+    "checksum": ("0x1", None),
+    "checksum, default offset": ("0x1", None),
+    "checksum in IP header": ("0x2", "rndis-csum-offset"),
+    "checksum in IPv6 header": ("0x2", "rndis-csum-offset"),
+    "checksum beyond": ("0x2", "rndis-csum-offset"),
+    "VLAN": ("0x1", None),
+    "LSO": ("0x2", "rndis-lso-not-offered"),
+    "frame in pages": ("0x1", None),
+    "frame in section and page": ("0x1", None),
+    "header in two ranges": ("0x2", "rndis-header"),
+    "page of no RAM": ("0x2", "rndis-gpa-range"),
+    "after all these": ("served", None),
+    "range of 0 bytes": ("0x0", "ring-gpa-range"),
+    "dead of it": ("fatal", None),
+    "range offset 4096": ("0x0", "ring-gpa-range"),
+    "dead of that": ("fatal", None),
+    "range lacks a page": ("0x0", "ring-gpa-range"),
+    "dead of this": ("fatal", None),
+    "no range": ("0x0", "ring-gpa-direct"),
+    "dead again": ("fatal", None),
+    "data before initialize": ("0x2", "rndis-not-initialized"),
+    "query before initialize": ("0x2", "rndis-control"),
+    "query": ("0x1", None),
+    "query's answer": ("0x0", None),
+    "query of unknown OID": ("0x1", None),
+    "its answer": ("0xc00000bb", None),
+    "query with data beyond": ("0x2", "rndis-control"),
+    "query longer than packet": ("0x2", "rndis-control"),
+    "query too short": ("0x2", "rndis-control"),
+    "set at odd offset": ("0x1", "rndis-set-offset"),
+    "set's answer": ("0x0", None),
+    "offloads of wrong type": ("0x1", None),
+    "that answer": ("0xc0010015", None),
+    "LSO version 1 on": ("0x1", None),
+    "other answer": ("0xc00000bb", None),
+    "keepalive": ("0x1", None),
+    "alive": ("0x0", None),
+    "initialize twice": ("fatal", "rndis-initialize-twice"),
+    "reset": ("fatal", "rndis-type"),
+    "halt": ("0x1", None),
+    "data after halt": ("0x2", "rndis-not-initialized"),
+    "after halt": ("served", None),
+    "contact while connected": ("0x1", None),
+    "offer again": ("0x1", None),
+    "all offers again": ("0x4", None),
+    "gpadl is forgotten": ("silence", "gpadl-teardown-unexpected"),
+    "release of unknown": ("silence", "relid-released-unexpected"),
+    "release": ("silence", None),
+    "release twice": ("silence", "relid-released-unexpected"),
+    "unload": ("0x11", None),
+    "end": ("yes", None),
+}
+RULES = sorted({rule for _, rule in EXPECTED.values() if rule})
+# The host's table of rules; these need a guest with several channels or one that never reads.
+TABLE = ROOT / "tools" / "hyperv-host" / "RULES.md"
+UNTRIED = {"rndis-control-flood", "rndis-control-on-subchannel"}
+
+
+def breaks_rules(test):
+    for rule in RULES:
+        test = pytest.mark.breaks_rule(rule)(test)
+    return test
+
+
+@breaks_rules
+def test_rules(boot):
+    subprocess.run(["make", "-f", "tests/host/host.mk"], cwd=ROOT, check=True)
+    vm = boot.start(efi=ROOT / "build" / "test" / "vmbus_probe.efi", direct=True, vcpus=1, memory=128)
+    assert vm.wait_exit(90) == "guest-shutdown"
+
+    results = dict(re.findall(r"^probe: (.*): (\S+)$", vm.console(), re.MULTILINE))
+    assert results == {name: result for name, (result, _) in EXPECTED.items()}
+
+    broken = [re.search(r"violation: ([\w-]+):", line)[1] for line in vm.violations()]
+    assert broken == [rule for _, rule in EXPECTED.values() if rule]
+
+
+def test_every_rule_is_tried():
+    listed = re.findall(r"^\| ([a-z]+-[a-z-]+) \|", TABLE.read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(listed) == set(RULES) | UNTRIED

@@ -1,0 +1,858 @@
+/*
+ * Tries the emulated host's VMBus and NIC from below: an EFI program that is a correct guest where it
+ * has to be and breaks one rule at a time, and says on COM1 what came of it, one line
+ * "probe: NAME: RESULT" each. Started by test_vmbus_probe.py, which knows the right results; ends by
+ * powering the machine off.
+ *
+ * Runs on the boot processor with interrupts off and the firmware's identity mapping: messages and
+ * ring packets are polled for.
+ *
+ * SPDX-License-Identifier: BSD-2-Clause
+ */
+
+#include <efi.h>
+
+#include "probe.h"
+
+#define VERSION_2_4 0x00020004u
+#define VERSION_5_3 0x00050003u
+#define SECOND_CONTACT_ID 4
+#define QUIET (20 * MS) /* as long is waited for what must not come */
+#define PATIENCE (2000 * MS)
+
+enum {
+    OFFER = 1,
+    REQUEST_OFFERS = 3,
+    ALL_OFFERS,
+    OPEN,
+    OPEN_RESULT,
+    CLOSE,
+    GPADL_HEADER,
+    GPADL_BODY
+};
+enum {
+    GPADL_CREATED = 10,
+    GPADL_TEARDOWN,
+    GPADL_TORNDOWN,
+    RELID_RELEASED,
+    CONTACT,
+    VERSION_RESPONSE
+};
+enum {
+    UNLOAD = 16,
+    UNLOAD_RESPONSE,
+    OPEN_RESERVED,
+    TL_CONNECT = 21,
+    MODIFY,
+    TL_RESULT,
+    MODIFY_RESPONSE
+};
+
+enum { IN_BAND = 6, XFER_PAGES, GPA_DIRECT = 9, COMPLETION = 11 };
+
+enum { INIT = 1, NDIS_VERSION = 100, RECV_BUF, REVOKE_RECV = 103, SEND_BUF, RNDIS_PACKET = 107 };
+enum {
+    RNDIS_COMPLETE = 108,
+    NDIS_CONFIG = 125,
+    DATA_PATH = 129,
+    OID_QUERY_EX = 131,
+    SUBCHANNEL = 133
+};
+
+#define RING_PAGES 4 /* each way, with the header */
+#define RING_BYTES ((RING_PAGES - 1) * PAGE)
+#define RECV_PAGES 32
+#define SEND_PAGES 4
+#define SECTION 6144
+#define NO_SECTION 0xffffffffu
+
+enum { GPADL_RING = 0x100, GPADL_RECV, GPADL_SEND, GPADL_SMALL, GPADL_ODD, GPADL_BAD };
+
+static uint8_t rings[2 * RING_PAGES][PAGE] __attribute__((aligned(PAGE)));
+static uint8_t recv_buffer[RECV_PAGES * PAGE] __attribute__((aligned(PAGE)));
+static uint8_t send_buffer[SEND_PAGES * PAGE] __attribute__((aligned(PAGE)));
+static uint8_t loose[2 * PAGE] __attribute__((aligned(PAGE))); /* for GPA ranges */
+
+static uint32_t connection = 1; /* for messages */
+static uint32_t relid, signal_id;
+static int opened;
+
+/* --- Messages ----------------------------------------------------------- */
+
+static uint32_t reply[60]; /* the last message that came */
+
+static uint64_t post_message(uint32_t id, const void *data, uint32_t bytes)
+{
+    uint64_t status;
+
+    do {
+        for (uint32_t i = 0; i < bytes; i++) {
+            INPUT_PAGE[16 + i] = ((const uint8_t *)data)[i];
+        }
+        status = post((uint64_t)INPUT_PAGE, id, bytes);
+    } while (status == 0x13);
+    return status;
+}
+
+static void send_message(const uint32_t *words, uint32_t count)
+{
+    post_message(connection, words, count * 4);
+}
+
+/* Waits for a message in the slot of @sint; 0 if none comes, else its type. */
+static uint32_t take_message(unsigned sint, uint64_t patience)
+{
+    uint64_t end = now() + patience;
+
+    while (!*(volatile uint32_t *)&slot(sint)->type) {
+        if (now() > end) {
+            return 0;
+        }
+    }
+    for (unsigned i = 0; i < 60; i++) {
+        reply[i] = ((uint32_t *)slot(sint)->payload)[i];
+    }
+    consume(sint);
+    return reply[0];
+}
+
+static uint32_t await_message(void)
+{
+    return take_message(2, PATIENCE);
+}
+
+/* Says what answers the message: "silence", or "type N" with the 32-bit word at @word. */
+static void say_answer(const char *name, unsigned sint, uint32_t type, unsigned word)
+{
+    uint32_t came = take_message(sint, type ? PATIENCE : QUIET);
+
+    if (!came) {
+        say(name, "silence");
+    } else if (came != type) {
+        say_number("unexpected message", came);
+    } else {
+        say_number(name, reply[word]);
+    }
+}
+
+#define TRY_MESSAGE(name, type, word, ...)                                                         \
+    do {                                                                                           \
+        const uint32_t m_[] = {__VA_ARGS__};                                                       \
+        send_message(m_, sizeof(m_) / 4);                                                          \
+        say_answer(name, 2, type, word);                                                           \
+    } while (0)
+
+static void contact(uint32_t id, uint32_t version, uint32_t vp, uint32_t sint, uint64_t monitor)
+{
+    uint32_t m[10] = {CONTACT, 0, version, vp, sint, 0, (uint32_t)monitor, 0, 0, 0};
+
+    post_message(id, m, sizeof(m));
+}
+
+/* Result: supported and connection state, as one number. */
+static void say_contact(const char *name, unsigned sint)
+{
+    if (take_message(sint, PATIENCE) == VERSION_RESPONSE) {
+        say_number(name, reply[2] & 0xffff);
+    } else {
+        say(name, "silence");
+    }
+}
+
+static void try_contact(void)
+{
+    uint32_t word = REQUEST_OFFERS;
+
+    TRY_MESSAGE("request while disconnected", 0, 0, REQUEST_OFFERS, 0);
+    post_message(1, &word, 4);
+    say_answer("four bytes", 2, 0, 0);
+    ((uint32_t *)INPUT_PAGE)[0] = 1;
+    ((uint32_t *)INPUT_PAGE)[2] = 2;
+    ((uint32_t *)INPUT_PAGE)[3] = 8;
+    say_number("message type 2", hypercall(CALL_POST_MESSAGE, (uint64_t)INPUT_PAGE));
+    contact(SECOND_CONTACT_ID, 0x00060000, 0, 2, 0);
+    say_contact("contact 6.0", 2);
+    contact(1, VERSION_5_3, 0, 2, 0);
+    say_contact("contact 5.3 on id 1", 2);
+    contact(SECOND_CONTACT_ID, VERSION_5_3, 0, 3, 0);
+    say_contact("contact to SINT 3", 3);
+    contact(SECOND_CONTACT_ID, VERSION_5_3, 0, 2, 0x1000);
+    say_contact("contact with one monitor page", 2);
+    contact(SECOND_CONTACT_ID, VERSION_5_3, 77, 2, 0);
+    say_contact("contact for processor 77", 2);
+
+    contact(1, VERSION_2_4, 77, 0, 0);
+    say_contact("contact 2.4", 2);
+    TRY_MESSAGE("unload at 2.4", 0, 0, UNLOAD, 0);
+    TRY_MESSAGE("modify at 2.4", 0, 0, MODIFY, 0, 1, 0);
+
+    contact(SECOND_CONTACT_ID, VERSION_5_3, 0, 2, 0);
+    say_contact("contact 5.3", 2);
+    connection = reply[3];
+    say_number("message connection id", connection);
+}
+
+static void try_messages(void)
+{
+    uint32_t request[2] = {REQUEST_OFFERS, 0};
+
+    post_message(SECOND_CONTACT_ID, request, sizeof(request));
+    say_answer("request on the old id", 2, 0, 0);
+    TRY_MESSAGE("type 60", 0, 0, 60, 0);
+    TRY_MESSAGE("type 25", 0, 0, 25, 0, 0, 0, 0, 0);
+    TRY_MESSAGE("type of a host", 0, 0, OPEN_RESULT, 0, 1, 1, 0);
+    TRY_MESSAGE("short open", 0, 0, OPEN, 0, 1, 1, 1);
+    TRY_MESSAGE("reserved channel", 0, 0, OPEN_RESERVED, 0, 1, 0, 2, 1, 1);
+    TRY_MESSAGE("socket connect", TL_RESULT, 10, TL_CONNECT, 0, 1, 2, 3, 4, 5, 6, 7, 8);
+
+    send_message(request, 2);
+    say_answer("offer", 2, OFFER, 45); /* subchannel index 0 */
+    relid = reply[46];
+    signal_id = reply[48];
+    say_truth("offer has no monitor", !(reply[47] >> 8 & 1) && reply[47] >> 16 == 1);
+    say_answer("all offers", 2, ALL_OFFERS, 0);
+    TRY_MESSAGE("request twice", 0, 0, REQUEST_OFFERS, 0);
+}
+
+/* --- GPADLs ------------------------------------------------------------- */
+
+/* One range of @bytes at @address, with the page numbers that are its due. */
+static uint32_t gpadl_create(uint32_t id, void *address, uint32_t bytes)
+{
+    uint64_t page = (uint64_t)address / PAGE, offset = (uint64_t)address % PAGE;
+    uint32_t pages = (offset + bytes + PAGE - 1) / PAGE, at = 7;
+    uint32_t m[60] = {GPADL_HEADER, 0, relid, id, (8 + 8 * pages) | 1 << 16, bytes, offset};
+
+    for (uint32_t sent = 0; sent < pages;) {
+        while (sent < pages && at + 2 <= 60) {
+            m[at++] = (uint32_t)(page + sent);
+            m[at++] = (uint32_t)((page + sent) >> 32);
+            sent++;
+        }
+        send_message(m, at);
+        m[0] = GPADL_BODY;
+        at = 4;
+    }
+    return await_message() == GPADL_CREATED ? reply[4] : 0xdeadu;
+}
+
+static void try_gpadls(void)
+{
+    uint32_t page = (uint32_t)((uint64_t)loose / PAGE);
+
+#define HEADER(relid_, bytes_, offset_, qwords_, ...)                                              \
+    GPADL_HEADER, 0, relid_, GPADL_BAD, (qwords_)*8 | 1 << 16, bytes_, offset_, __VA_ARGS__
+    TRY_MESSAGE("gpadl of no channel", GPADL_CREATED, 4, HEADER(relid + 1, PAGE, 0, 2, page, 0));
+    TRY_MESSAGE("gpadl of 0 bytes", GPADL_CREATED, 4, HEADER(relid, 0, 0, 2, page, 0));
+    TRY_MESSAGE("gpadl offset 4096", GPADL_CREATED, 4,
+                HEADER(relid, PAGE, PAGE, 3, page, 0, page, 0));
+    TRY_MESSAGE("gpadl lacks a page", GPADL_CREATED, 4, HEADER(relid, 2 * PAGE, 0, 2, page, 0));
+    TRY_MESSAGE("gpadl of no RAM", GPADL_CREATED, 4, HEADER(relid, PAGE, 0, 2, 0, 0xf));
+    TRY_MESSAGE("gpadl without range", GPADL_CREATED, 4, GPADL_HEADER, 0, relid, GPADL_BAD, 16, 0,
+                0, 0);
+    TRY_MESSAGE("body without header", 0, 0, GPADL_BODY, 0, 0, GPADL_BAD, page, 0);
+    TRY_MESSAGE("gpadl half", 0, 0, HEADER(relid, 2 * PAGE, 0, 3, page, 0));
+    TRY_MESSAGE("gpadl id in progress", GPADL_CREATED, 4, HEADER(relid, PAGE, 0, 2, page, 0));
+    TRY_MESSAGE("teardown of a half", 0, 0, GPADL_TEARDOWN, 0, relid, GPADL_BAD);
+    TRY_MESSAGE("gpadl other half", GPADL_CREATED, 4, GPADL_BODY, 0, 0, GPADL_BAD, page, 0);
+    TRY_MESSAGE("body after the end", 0, 0, GPADL_BODY, 0, 0, GPADL_BAD, page, 0);
+    TRY_MESSAGE("teardown, wrong relid", 0, 0, GPADL_TEARDOWN, 0, relid + 1, GPADL_BAD);
+    TRY_MESSAGE("teardown", GPADL_TORNDOWN, 2, GPADL_TEARDOWN, 0, relid, GPADL_BAD);
+    TRY_MESSAGE("teardown twice", 0, 0, GPADL_TEARDOWN, 0, relid, GPADL_BAD);
+
+    say_number("ring gpadl", gpadl_create(GPADL_RING, rings, sizeof(rings)));
+    say_number("receive gpadl", gpadl_create(GPADL_RECV, recv_buffer, sizeof(recv_buffer)));
+    say_number("send gpadl", gpadl_create(GPADL_SEND, send_buffer, sizeof(send_buffer)));
+    say_number("small gpadl", gpadl_create(GPADL_SMALL, loose, PAGE));
+    say_number("odd gpadl", gpadl_create(GPADL_ODD, loose + 16, PAGE));
+    say_number("duplicate gpadl", gpadl_create(GPADL_RING, rings, sizeof(rings)));
+}
+
+/* --- Channel and rings -------------------------------------------------- */
+
+/* Header words of a ring. */
+enum { WRITE, READ, MASK, PENDING, FEATURES = 16 };
+
+static volatile uint32_t *out_header(void)
+{
+    return (volatile uint32_t *)rings[0];
+}
+
+static volatile uint32_t *in_header(void)
+{
+    return (volatile uint32_t *)rings[RING_PAGES];
+}
+
+static void rings_reset(void)
+{
+    for (unsigned i = 0; i < sizeof(rings); i++) {
+        ((volatile uint8_t *)rings)[i] = 0;
+    }
+    out_header()[FEATURES] = in_header()[FEATURES] = 1;
+}
+
+static void send_open(uint32_t id, uint32_t gpadl, uint32_t vp, uint32_t downstream)
+{
+    uint32_t m[37] = {OPEN, 0, id, 0x77, gpadl, vp, downstream};
+
+    send_message(m, 37);
+}
+
+static void channel_close(void)
+{
+    uint32_t m[3] = {CLOSE, 0, relid};
+
+    if (opened) {
+        send_message(m, 3);
+        opened = 0;
+    }
+}
+
+static void channel_open(void)
+{
+    channel_close();
+    rings_reset();
+    send_open(relid, GPADL_RING, 0, RING_PAGES);
+    opened = await_message() == OPEN_RESULT && !reply[4];
+    if (!opened) {
+        say("open", "failed");
+    }
+}
+
+static void try_open(const char *name, uint32_t gpadl, uint32_t vp, uint32_t downstream)
+{
+    send_open(relid, gpadl, vp, downstream);
+    say_answer(name, 2, OPEN_RESULT, 4);
+}
+
+static void try_channel(void)
+{
+    send_open(relid + 1, GPADL_RING, 0, RING_PAGES);
+    say_answer("open of no channel", 2, 0, 0);
+    rings_reset();
+    try_open("open with no gpadl", GPADL_BAD, 0, RING_PAGES);
+    try_open("open with ring at 0", GPADL_RING, 0, 0);
+    try_open("open with ring at 1", GPADL_RING, 0, 1);
+    try_open("open with ring at the end", GPADL_RING, 0, 2 * RING_PAGES - 1);
+    try_open("open with ring beyond", GPADL_RING, 0, 2 * RING_PAGES);
+    try_open("open with odd ring", GPADL_ODD, 0, 1);
+    try_open("open for processor 77", GPADL_RING, 77, RING_PAGES);
+    out_header()[READ] = 4;
+    try_open("open with bad index", GPADL_RING, 0, RING_PAGES);
+    TRY_MESSAGE("close of closed", 0, 0, CLOSE, 0, relid);
+    TRY_MESSAGE("modify of closed", MODIFY_RESPONSE, 3, MODIFY, 0, relid, 0);
+
+    channel_open();
+    say_truth("open", opened);
+    say_truth("host masks signals and knows room", in_header()[FEATURES] & 1);
+    send_open(relid, GPADL_RING, 0, RING_PAGES);
+    say_answer("open twice", 2, 0, 0);
+    TRY_MESSAGE("release of open", 0, 0, RELID_RELEASED, 0, relid);
+    TRY_MESSAGE("modify to processor 77", MODIFY_RESPONSE, 3, MODIFY, 0, relid, 77);
+    TRY_MESSAGE("modify to nobody", MODIFY_RESPONSE, 3, MODIFY, 0, relid, 0xffffffff);
+    TRY_MESSAGE("modify", MODIFY_RESPONSE, 3, MODIFY, 0, relid, 0);
+    TRY_MESSAGE("teardown of the ring", 0, 0, GPADL_TEARDOWN, 0, relid, GPADL_RING);
+    channel_close();
+    say_answer("torn down after close", 2, GPADL_TORNDOWN, 2);
+    say_number("ring gpadl again", gpadl_create(GPADL_RING, rings, sizeof(rings)));
+}
+
+struct packet {
+    uint16_t type, header_qwords, total_qwords, flags;
+    uint64_t id;
+    uint32_t body[64];
+};
+
+static void ring_signal(void)
+{
+    hypercall(CALL_SIGNAL_EVENT | CALL_FAST, signal_id);
+}
+
+/* Puts @bytes (a multiple of 8) as they are and moves the index by @advance. */
+static void ring_put(const void *data, uint32_t bytes, uint32_t advance)
+{
+    uint32_t at = out_header()[WRITE];
+
+    for (uint32_t i = 0; i < bytes; i++) {
+        rings[1][(at + i) % RING_BYTES] = ((const uint8_t *)data)[i];
+    }
+    __sync_synchronize();
+    out_header()[WRITE] = (at + advance) % RING_BYTES;
+    ring_signal();
+}
+
+/* @header and @total in bytes. */
+static void put_packet(struct packet *p, uint16_t type, uint32_t header, uint32_t total,
+                       uint16_t flags, uint64_t id)
+{
+    total = (total + 7) & ~7u;
+    p->type = type;
+    p->header_qwords = header / 8;
+    p->total_qwords = total / 8;
+    p->flags = flags;
+    p->id = id;
+    ring_put(p, total, total + 8);
+}
+
+/* Takes one packet of the host; 0 if none comes. */
+static int take_packet(struct packet *p, uint64_t patience)
+{
+    uint64_t end = now() + patience;
+    uint32_t at = in_header()[READ], bytes;
+
+    while (in_header()[WRITE] == at) {
+        if (now() > end) {
+            return 0;
+        }
+    }
+    for (unsigned i = 0; i < 16; i++) {
+        ((uint8_t *)p)[i] = rings[RING_PAGES + 1][(at + i) % RING_BYTES];
+    }
+    bytes = p->total_qwords * 8u;
+    for (unsigned i = 16; i < bytes && i < sizeof(*p); i++) {
+        ((uint8_t *)p)[i] = rings[RING_PAGES + 1][(at + i) % RING_BYTES];
+    }
+    in_header()[READ] = (at + bytes + 8) % RING_BYTES;
+    return 1;
+}
+
+static void give_back(uint64_t id, uint32_t type)
+{
+    struct packet p = {.body = {type, 1}};
+
+    put_packet(&p, COMPLETION, 16, 24, 0, id);
+}
+
+static uint32_t rndis_status; /* of the last RNDIS answer that came, ~0 before */
+static uint64_t last_section;
+
+static void take_answer(const struct packet *p)
+{
+    if (p->type == XFER_PAGES) {
+        rndis_status = *(uint32_t *)(recv_buffer + p->body[3] + 12);
+        last_section = p->id;
+        give_back(p->id, RNDIS_COMPLETE);
+    }
+}
+
+/* Waits for the completion of @id, taking RNDIS answers on the way; 0 if none comes. */
+static int await_completion(struct packet *p, uint64_t id, uint64_t patience)
+{
+    while (take_packet(p, patience)) {
+        if (p->type == COMPLETION && p->id == id) {
+            return 1;
+        }
+        take_answer(p);
+    }
+    return 0;
+}
+
+static void await_answer(void)
+{
+    struct packet p;
+
+    while (rndis_status == ~0u && take_packet(&p, PATIENCE)) {
+        take_answer(&p);
+    }
+}
+
+/* An NVSP message of 40 bytes with a completion asked for; 0 if there is none. */
+static int nvsp(struct packet *p, uint64_t patience, uint32_t type, uint32_t a, uint32_t b)
+{
+    static uint64_t id;
+
+    *p = (struct packet){.body = {type, a, b}};
+    put_packet(p, IN_BAND, 16, 56, 1, ++id);
+    return await_completion(p, id, patience);
+}
+
+static void nvsp_quiet(uint32_t type, uint32_t a, uint32_t b)
+{
+    struct packet p = {.body = {type, a, b}};
+
+    put_packet(&p, IN_BAND, 16, 56, 0, 0);
+}
+
+/* --- NVSP session ------------------------------------------------------- */
+
+enum stage { RAW, VERSION, CONFIGURED, BUFFERS, RNDIS };
+static enum stage stage;
+
+/* An RNDIS message of @bytes, which is in the send buffer's section 0. Returns the status, 0: none. */
+static uint32_t send_section(uint32_t bytes)
+{
+    struct packet p = {.body = {RNDIS_PACKET, 0, 0, bytes}};
+    static uint64_t id = 0x1000;
+
+    put_packet(&p, IN_BAND, 16, 56, 1, ++id);
+    if (!await_completion(&p, id, 10 * QUIET)) {
+        return 0;
+    }
+    return p.body[0] == RNDIS_COMPLETE ? p.body[1] : 0xdeadu;
+}
+
+static uint32_t *section_words(void)
+{
+    return (uint32_t *)send_buffer;
+}
+
+#define SECTION_WORDS(...)                                                                         \
+    do {                                                                                           \
+        const uint32_t w_[] = {__VA_ARGS__};                                                       \
+        for (unsigned i_ = 0; i_ < sizeof(w_) / 4; i_++) {                                         \
+            section_words()[i_] = w_[i_];                                                          \
+        }                                                                                          \
+    } while (0)
+
+/* Opens the channel anew and negotiates as far as said. */
+static void session(enum stage wanted)
+{
+    struct packet p;
+
+    channel_open();
+    stage = wanted;
+    if (wanted >= VERSION) {
+        nvsp(&p, PATIENCE, INIT, 0x60001, 0x60001);
+    }
+    if (wanted >= CONFIGURED) {
+        nvsp_quiet(NDIS_CONFIG, 1514, 0);
+        nvsp_quiet(NDIS_VERSION, 6, 30);
+    }
+    if (wanted >= BUFFERS) {
+        nvsp(&p, PATIENCE, RECV_BUF, GPADL_RECV, 0xcafe);
+        nvsp(&p, PATIENCE, SEND_BUF, GPADL_SEND, 0);
+    }
+    if (wanted >= RNDIS) {
+        SECTION_WORDS(2, 24, 1, 1, 0, 0x4000);
+        rndis_status = ~0u;
+        send_section(24);
+        await_answer();
+    }
+}
+
+/* Is the channel still served? */
+static int alive(void)
+{
+    struct packet p;
+
+    return stage == RAW ? nvsp(&p, QUIET, INIT, 0x60001, 0x60001)
+                        : nvsp(&p, QUIET, OID_QUERY_EX, 0, 0);
+}
+
+static void say_life(const char *name)
+{
+    say(name, alive() ? "served" : "fatal");
+}
+
+static void try_ring_rules(void)
+{
+    struct packet p = {.body = {INIT, 2, 2}};
+
+#define TRY_RING(name, ...)                                                                        \
+    do {                                                                                           \
+        session(RAW);                                                                              \
+        p = (struct packet){.body = {INIT, 2, 2}};                                                 \
+        __VA_ARGS__;                                                                               \
+        wait_until(now() + QUIET); /* before the next packet mends the index */                    \
+        say_life(name);                                                                            \
+    } while (0)
+    TRY_RING("nothing wrong", (void)p);
+    TRY_RING("index 4", out_header()[WRITE] = 4, ring_signal());
+    TRY_RING("index beyond", out_header()[WRITE] = RING_BYTES, ring_signal());
+    TRY_RING("8 bytes there", ring_put(&p, 8, 8));
+    TRY_RING("header of 8 bytes", put_packet(&p, IN_BAND, 8, 56, 1, 1));
+    TRY_RING("total below header", put_packet(&p, IN_BAND, 48, 24, 1, 1));
+    TRY_RING("total beyond", p.type = IN_BAND, p.header_qwords = 2, p.total_qwords = 100,
+             ring_put(&p, 56, 64));
+    TRY_RING("flag 2", put_packet(&p, IN_BAND, 16, 56, 3, 1));
+    TRY_RING("packet type 3", put_packet(&p, 3, 16, 56, 1, 1));
+    TRY_RING("packet type 7", put_packet(&p, XFER_PAGES, 32, 56, 1, 1));
+    TRY_RING("pages cut off", put_packet(&p, GPA_DIRECT, 16, 56, 1, 1));
+    TRY_RING("mask set", alive(), wait_until(now() + QUIET), out_header()[MASK] = 1,
+             stage = VERSION);
+}
+
+static void try_nvsp_rules(void)
+{
+    struct packet p;
+
+#define TRY_NVSP(name, stage_, ...)                                                                \
+    do {                                                                                           \
+        session(stage_);                                                                           \
+        __VA_ARGS__;                                                                               \
+        say_life(name);                                                                            \
+    } while (0)
+    session(RAW);
+    say_number("unknown version", nvsp(&p, PATIENCE, INIT, 0x70000, 0x70000) ? p.body[3] : 0xdead);
+    say_number("then a known one", nvsp(&p, PATIENCE, INIT, 0x60001, 0x60001) ? p.body[3] : 0xdead);
+    say_truth("completion is long enough", p.total_qwords * 8 >= 56);
+    TRY_NVSP("no version", RAW, nvsp_quiet(NDIS_VERSION, 6, 30));
+    TRY_NVSP("version twice", VERSION, nvsp_quiet(INIT, 0x60001, 0x60001));
+    TRY_NVSP("message 110", VERSION, nvsp_quiet(110, 0, 0));
+    TRY_NVSP("short message", VERSION, p = (struct packet){.body = {RECV_BUF, GPADL_RECV}},
+             put_packet(&p, IN_BAND, 16, 24, 1, 1));
+    TRY_NVSP("receive buffer before configuration", VERSION, nvsp_quiet(RECV_BUF, GPADL_RECV, 0));
+    TRY_NVSP("configuration twice", CONFIGURED, nvsp_quiet(NDIS_CONFIG, 1514, 0));
+    TRY_NVSP("NDIS version twice", CONFIGURED, nvsp_quiet(NDIS_VERSION, 6, 30));
+    TRY_NVSP("unknown receive buffer", CONFIGURED, nvsp_quiet(RECV_BUF, GPADL_BAD, 0));
+    TRY_NVSP("odd receive buffer", CONFIGURED, nvsp_quiet(RECV_BUF, GPADL_ODD, 0));
+    TRY_NVSP("small receive buffer", CONFIGURED, nvsp_quiet(RECV_BUF, GPADL_SMALL, 0));
+    TRY_NVSP("receive buffer twice", BUFFERS, nvsp_quiet(RECV_BUF, GPADL_RECV, 0));
+    TRY_NVSP("send buffer twice", BUFFERS, nvsp_quiet(SEND_BUF, GPADL_SEND, 0));
+    TRY_NVSP("RNDIS before buffers", CONFIGURED, send_section(24));
+    TRY_NVSP("revoke", RNDIS, nvsp_quiet(REVOKE_RECV, 0xcafe, 0));
+
+    session(RNDIS);
+    say_number("subchannels", nvsp(&p, PATIENCE, SUBCHANNEL, 1, 3) ? p.body[1] : 0xdead);
+    say_number("extended query", nvsp(&p, PATIENCE, OID_QUERY_EX, 0, 0) ? p.body[1] : 0xdead);
+    say_truth("data path", nvsp(&p, PATIENCE, DATA_PATH, 1, 0) && p.total_qwords == 2);
+    nvsp_quiet(OID_QUERY_EX, 0, 0);
+    say_life("query without completion");
+    p = (struct packet){.body = {RNDIS_PACKET, 0, 0, 24}};
+    put_packet(&p, IN_BAND, 16, 56, 0, 0);
+    say_life("RNDIS without completion");
+
+    TRY_NVSP("completion of unknown id", RNDIS, give_back(3000, RNDIS_COMPLETE));
+    TRY_NVSP("completion twice", RNDIS, give_back(last_section, RNDIS_COMPLETE));
+    TRY_NVSP("completion of wrong type", RNDIS, give_back(last_section, RNDIS_PACKET));
+    TRY_NVSP("section beyond", RNDIS, p = (struct packet){.body = {RNDIS_PACKET, 0, 2, SECTION}},
+             put_packet(&p, IN_BAND, 16, 56, 1, 1));
+}
+
+/* --- RNDIS -------------------------------------------------------------- */
+
+/* A PACKET message at @at of the send buffer: PPIs of @ppi bytes, frame of @data bytes. */
+static uint32_t *frame(uint32_t at, uint32_t ppi, uint32_t data)
+{
+    uint32_t *m = (uint32_t *)(send_buffer + at);
+    uint8_t *f = (uint8_t *)m + 44 + ppi;
+    uint32_t i;
+
+    for (i = 0; i < 11; i++) {
+        m[i] = 0;
+    }
+    m[0] = 1;
+    m[1] = 44 + ppi + data;
+    m[2] = 36 + ppi;
+    m[3] = data;
+    m[7] = ppi ? 36 : 0;
+    m[8] = ppi;
+    for (i = 0; i < data; i++) {
+        f[i] = i < 6 ? 0xff : 0;
+    }
+    f[6] = 2;
+    f[12] = 0x88; /* for local experiments: nobody answers */
+    f[13] = 0xb5;
+    return m;
+}
+
+static void ppi(uint32_t *m, uint32_t bytes, uint32_t type, uint32_t offset, uint32_t value)
+{
+    m[11] = bytes;
+    m[12] = type;
+    m[13] = offset;
+    m[14] = value;
+}
+
+/* A packet with @count GPA ranges of one page each, after @section_bytes in section 0. */
+static uint32_t send_ranges(uint32_t section_bytes, uint32_t count, const uint32_t (*ranges)[2],
+                            const uint64_t *pages)
+{
+    struct packet p = {.body = {0, count}};
+    uint32_t header = 24 + 16 * count, *nvsp_message = p.body + (header - 16) / 4;
+    static uint64_t id = 0x2000;
+
+    for (uint32_t i = 0; i < count; i++) {
+        p.body[2 + 4 * i] = ranges[i][0];
+        p.body[3 + 4 * i] = ranges[i][1];
+        p.body[4 + 4 * i] = (uint32_t)pages[i];
+        p.body[5 + 4 * i] = (uint32_t)(pages[i] >> 32);
+    }
+    nvsp_message[0] = RNDIS_PACKET;
+    nvsp_message[2] = section_bytes ? 0 : NO_SECTION;
+    nvsp_message[3] = section_bytes;
+    put_packet(&p, GPA_DIRECT, header, header + 40, 1, ++id);
+    if (!await_completion(&p, id, 10 * QUIET)) {
+        return 0;
+    }
+    return p.body[1];
+}
+
+static void try_data(void)
+{
+    uint32_t *m;
+
+    session(RNDIS);
+    frame(0, 0, 60);
+    say_number("frame", send_section(104));
+    frame(0, 0, 1514);
+    say_number("largest frame", send_section(44 + 1514));
+    frame(0, 0, 1519);
+    say_number("larger frame", send_section(44 + 1519));
+    frame(0, 0, 13);
+    say_number("frame of 13 bytes", send_section(44 + 13));
+    for (unsigned i = 0; i < 9; i++) {
+        frame(104 * i, 0, 60);
+    }
+    say_number("eight messages", send_section(8 * 104));
+    say_number("nine messages", send_section(9 * 104));
+    say_number("junk behind", send_section(104 + 20));
+    frame(104, 0, 60)[0] = 4;
+    say_number("query after packet", send_section(208));
+
+#define TRY_FRAME(name, ppi_bytes, ...)                                                            \
+    do {                                                                                           \
+        m = frame(0, ppi_bytes, 60);                                                               \
+        __VA_ARGS__;                                                                               \
+        say_number(name, send_section(104 + (ppi_bytes)));                                         \
+    } while (0)
+    TRY_FRAME("message too long", 0, m[1] += 8);
+    TRY_FRAME("message too short", 0, m[1] = 40);
+    TRY_FRAME("OOB", 0, m[4] = 8);
+    TRY_FRAME("VC handle", 0, m[9] = 1);
+    TRY_FRAME("no data", 0, m[3] = 0);
+    TRY_FRAME("data beyond", 0, m[3] = 61);
+    TRY_FRAME("data offset wraps", 0, m[2] = 0xfffffff8);
+    TRY_FRAME("PPI beyond", 16, ppi(m, 16, 0, 12, 0), m[8] = 200);
+    TRY_FRAME("PPI of 0 bytes", 16, ppi(m, 0, 0, 12, 0));
+    TRY_FRAME("PPI longer than all", 16, ppi(m, 20, 0, 12, 0));
+    TRY_FRAME("PPI of 14 bytes", 16, ppi(m, 14, 0, 12, 0));
+    TRY_FRAME("PPI without value", 16, ppi(m, 16, 0, 16, 0));
+    TRY_FRAME("PPI value in header", 16, ppi(m, 16, 0, 8, 0));
+    TRY_FRAME("unknown PPI", 16, ppi(m, 16, 99, 12, 0));
+    TRY_FRAME("checksum", 16, ppi(m, 16, 0, 12, 1 | 4 | 34 << 16));
+    TRY_FRAME("checksum, default offset", 16, ppi(m, 16, 0, 12, 1 | 8));
+    TRY_FRAME("checksum in IP header", 16, ppi(m, 16, 0, 12, 1 | 4 | 33 << 16));
+    TRY_FRAME("checksum in IPv6 header", 16, ppi(m, 16, 0, 12, 2 | 4 | 34 << 16));
+    TRY_FRAME("checksum beyond", 16, ppi(m, 16, 0, 12, 1 | 4 | 59 << 16));
+    TRY_FRAME("VLAN", 16, ppi(m, 16, 6, 12, 5 << 4));
+    TRY_FRAME("LSO", 16, ppi(m, 16, 2, 12, 1 << 30 | 1460));
+}
+
+static void try_ranges(void)
+{
+    const uint64_t page = (uint64_t)send_buffer / PAGE, loose_page = (uint64_t)loose / PAGE;
+
+#define TRY_RANGES(name, section, count, r0, o0, p0, r1, o1, p1)                                   \
+    do {                                                                                           \
+        const uint32_t r_[2][2] = {{r0, o0}, {r1, o1}};                                            \
+        const uint64_t p_[2] = {p0, p1};                                                           \
+        say_number(name, send_ranges(section, count, r_, p_));                                     \
+    } while (0)
+    session(RNDIS);
+    frame(0, 0, 60);
+    TRY_RANGES("frame in pages", 0, 2, 44, 0, page, 60, 44, page);
+    TRY_RANGES("frame in section and page", 44, 1, 60, 44, page, 0, 0, 0);
+    TRY_RANGES("header in two ranges", 0, 2, 40, 0, page, 64, 40, page);
+    TRY_RANGES("page of no RAM", 44, 1, 60, 0, 0xf000000, 0, 0, 0);
+    say_life("after all these");
+    TRY_RANGES("range of 0 bytes", 44, 1, 0, 0, loose_page, 0, 0, 0);
+    say_life("dead of it");
+    session(RNDIS);
+    TRY_RANGES("range offset 4096", 44, 1, 60, PAGE, loose_page, 0, 0, 0);
+    say_life("dead of that");
+    session(RNDIS);
+    TRY_RANGES("range lacks a page", 44, 1, 2 * PAGE, 0, loose_page, 0, 0, 0);
+    say_life("dead of this");
+    session(RNDIS);
+    TRY_RANGES("no range", 44, 0, 0, 0, 0, 0, 0, 0);
+    say_life("dead again");
+}
+
+/* An RNDIS request in section 0; says the packet's status, then that of the answer. */
+static void try_request(const char *name, const char *answer, uint32_t bytes)
+{
+    rndis_status = ~0u;
+    say_number(name, send_section(bytes));
+    if (answer) {
+        await_answer();
+        say_number(answer, rndis_status);
+    }
+}
+
+static void try_control(void)
+{
+    session(BUFFERS);
+    frame(0, 0, 60);
+    say_number("data before initialize", send_section(104));
+    SECTION_WORDS(4, 28, 5, 0x10106, 0, 20, 0);
+    try_request("query before initialize", NULL, 28);
+
+    session(RNDIS);
+    SECTION_WORDS(4, 28, 5, 0x10106, 0, 20, 0);
+    try_request("query", "query's answer", 28);
+    SECTION_WORDS(4, 28, 6, 0x12345678, 0, 20, 0);
+    try_request("query of unknown OID", "its answer", 28);
+    SECTION_WORDS(4, 28, 6, 0x10106, 8, 20, 0);
+    try_request("query with data beyond", NULL, 28);
+    SECTION_WORDS(4, 64, 6, 0x10106, 0, 20, 0);
+    try_request("query longer than packet", NULL, 28);
+    SECTION_WORDS(4, 24, 6, 0x10106, 0, 20);
+    try_request("query too short", NULL, 24);
+    SECTION_WORDS(5, 32, 7, 0x1010e, 4, 24, 0, 0);
+    try_request("set at odd offset", "set's answer", 32);
+    SECTION_WORDS(5, 28 + 28, 8, 0xfc01020c, 28, 20, 0, 0x1c0381, 0, 0, 0, 0, 0, 0);
+    try_request("offloads of wrong type", "that answer", 56);
+    SECTION_WORDS(5, 28 + 28, 8, 0xfc01020c, 28, 20, 0, 0x1c0380, 0, 0x200, 0, 0, 0, 0);
+    try_request("LSO version 1 on", "other answer", 56);
+    SECTION_WORDS(8, 12, 9);
+    try_request("keepalive", "alive", 12);
+
+    SECTION_WORDS(2, 24, 1, 1, 0, 0x4000);
+    send_section(24);
+    say_life("initialize twice");
+    session(RNDIS);
+    SECTION_WORDS(6, 12, 0);
+    send_section(12);
+    say_life("reset");
+    session(RNDIS);
+    SECTION_WORDS(3, 12, 3);
+    say_number("halt", send_section(12));
+    frame(0, 0, 60);
+    say_number("data after halt", send_section(104));
+    say_life("after halt");
+}
+
+static void try_end(void)
+{
+    session(RNDIS);
+    contact(SECOND_CONTACT_ID, VERSION_5_3, 0, 2, 0);
+    say_contact("contact while connected", 2);
+    opened = 0;
+    TRY_MESSAGE("offer again", OFFER, 46, REQUEST_OFFERS, 0);
+    say_answer("all offers again", 2, ALL_OFFERS, 0);
+    TRY_MESSAGE("gpadl is forgotten", 0, 0, GPADL_TEARDOWN, 0, relid, GPADL_RING);
+    TRY_MESSAGE("release of unknown", 0, 0, RELID_RELEASED, 0, 2000);
+    TRY_MESSAGE("release", 0, 0, RELID_RELEASED, 0, relid);
+    TRY_MESSAGE("release twice", 0, 0, RELID_RELEASED, 0, relid);
+    TRY_MESSAGE("unload", UNLOAD_RESPONSE, 0, UNLOAD, 0);
+}
+
+/* gnu-efi's start-up code calls this by the ELF convention. */
+EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system)
+{
+    (void)image;
+    catch_faults();
+    put("\r\n");
+    write_msr(MSR_GUEST_OS_ID, OS_ID);
+    write_msr(MSR_HYPERCALL, page_msr(HYPERCALL_PAGE));
+    write_msr(MSR_SIMP, page_msr(SIMP_PAGE));
+    write_msr(MSR_SINT(2), 0x52);
+    write_msr(MSR_SINT(3), 0x53);
+    write_msr(MSR_SCONTROL, 1);
+    try_contact();
+    try_messages();
+    try_gpadls();
+    try_channel();
+    try_ring_rules();
+    try_nvsp_rules();
+    try_data();
+    try_ranges();
+    try_control();
+    try_end();
+    say("end", "yes");
+    write_msr(MSR_SIMP, 0);
+    write_msr(MSR_SCONTROL, 0);
+    system->RuntimeServices->ResetSystem(EfiResetShutdown, EFI_SUCCESS, 0, NULL);
+    return EFI_ABORTED;
+}
