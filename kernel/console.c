@@ -98,11 +98,22 @@ static void run_restart(const char *args)
     machine_restart();
 }
 
+// Deeper and deeper until the stack's guard page stops it.
+static __attribute__((noinline)) unsigned overflow_stack(unsigned depth)
+{
+    volatile char frame[256];
+
+    frame[0] = (char)depth;
+    return depth < UINT32_MAX ? overflow_stack(depth + 1) + (unsigned)frame[0] : 0;
+}
+
 // What the panic path does is worth trying before it is needed.
 static void run_panic(const char *args)
 {
     if (strcmp(args, "fault") == 0)
         __asm__ volatile("movl $0, 8"); // page 0 is not mapped
+    if (strcmp(args, "overflow") == 0)
+        overflow_stack(0);
     panic("asked for by the console%s%s", *args ? ": " : "", args);
 }
 
@@ -180,6 +191,13 @@ static bool poll_input(void *ctx)
     return true;
 }
 
+// Only looks: commands run with interrupts on.
+static bool arm_input(void *ctx)
+{
+    (void)ctx;
+    return input_pending;
+}
+
 static void on_serial(void)
 {
     input_pending = true;
@@ -194,11 +212,11 @@ void console_init(void)
                                               run_poweroff, NULL};
     static struct console_command restart = {"restart", "leave the host and restart", run_restart,
                                              NULL};
-    static struct console_command crash = {"panic", "[fault]: crash on purpose, to see the report",
-                                           run_panic, NULL};
+    static struct console_command crash = {
+        "panic", "[fault|overflow]: crash on purpose, to see the report", run_panic, NULL};
     static struct stats_source memory = {"memory", write_memory, NULL};
     static struct stats_source core = {"cores", write_cores, NULL};
-    static struct poller poller = {.name = "console", .poll = poll_input, .arm = poll_input};
+    static struct poller poller = {.name = "console", .poll = poll_input, .arm = arm_input};
 
     console_add(&help);
     console_add(&stats);

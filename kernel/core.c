@@ -90,6 +90,7 @@ void core_init_boot(void)
 // A started core arrives here on its own stack and page table, interrupts off.
 static _Noreturn void core_main(void)
 {
+    ASSERT(this_core == 0 && core_in_window(&this_core, sizeof(this_core))); // my own window, fresh
     this_core = starting;
     paging_init_core();
     traps_init_core();

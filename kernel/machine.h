@@ -78,8 +78,8 @@ void fiber_switch(uint64_t *save, uint64_t load);
 
 // panic.c -----------------------------------------------------------------------------------------
 _Noreturn void panic_trap(const struct trap_frame *frame);
-void panic_nmi(void);                  // returns unless a panic is going on
-_Noreturn void machine_poweroff(void); // says goodbye to the host first
+_Noreturn void panic_nmi(const struct trap_frame *frame); // the host's, or another core's panic
+_Noreturn void machine_poweroff(void);                    // says goodbye to the host first
 _Noreturn void machine_restart(void);
 
 // random.c, console.c, config_load.c --------------------------------------------------------------

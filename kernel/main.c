@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The table of contents of the kernel: what happens from the first instruction in C to the loop.
 #include "drivers/vmbus/vmbus.h"
+#include "kernel/alloc.h"
 #include "kernel/log.h"
 #include "kernel/loop.h"
 #include "kernel/machine.h"
@@ -28,6 +29,17 @@ static void require_hyperv(void)
         return;
     log_announce("not Hyper-V: %s", reason);
     machine_poweroff();
+}
+
+static void report_machine(const struct boot_info *info)
+{
+    struct memory_stats memory;
+
+    memory_stats(&memory);
+    log_info("kernel: %u MiB of memory, %u free; serial port %s, screen %ux%u",
+             (unsigned)(memory.pages_total >> 8), (unsigned)(memory.pages_free >> 8),
+             info->serial_port ? "COM1" : "none", info->framebuffer.width,
+             info->framebuffer.height);
 }
 
 // Not protected itself: it changes what a protected function compares with before it returns.
@@ -62,6 +74,7 @@ _Noreturn void kernel_main(const struct boot_info *info)
     platform_init_core();
     core_init_boot();
     config_init(info);
+    report_machine(info);
     console_init();
 
     cores_start(info);

@@ -33,15 +33,25 @@ static char report_text[REPORT_BYTES];
 static int report_length;
 
 static const char *const exception_names[VECTOR_EXCEPTIONS] = {
-    [0] = "divide error",     [1] = "debug",
-    [3] = "breakpoint",       [4] = "overflow",
-    [5] = "bound range",      [6] = "invalid opcode",
-    [7] = "no FPU",           [8] = "double fault",
-    [10] = "invalid TSS",     [11] = "segment not present",
-    [12] = "stack fault",     [13] = "general protection",
-    [14] = "page fault",      [16] = "FPU error",
-    [17] = "alignment check", [18] = "machine check",
-    [19] = "SIMD error",      [21] = "control protection",
+    [0] = "divide error",
+    [1] = "debug",
+    [2] = "NMI",
+    [3] = "breakpoint",
+    [4] = "overflow",
+    [5] = "bound range",
+    [6] = "invalid opcode",
+    [7] = "no FPU",
+    [8] = "double fault",
+    [10] = "invalid TSS",
+    [11] = "segment not present",
+    [12] = "stack fault",
+    [13] = "general protection",
+    [14] = "page fault",
+    [16] = "FPU error",
+    [17] = "alignment check",
+    [18] = "machine check",
+    [19] = "SIMD error",
+    [21] = "control protection",
 };
 
 // To the consoles, and kept for the host.
@@ -150,10 +160,10 @@ static void seize_machine(void)
     log_break_lock();
 }
 
-void panic_nmi(void)
+void panic_nmi(const struct trap_frame *frame)
 {
     if (atomic_load(&owner) == 0)
-        return; // somebody else's: the host may send one to ask for a sign of life
+        panic_trap(frame); // the host's: somebody asks for a crash report
     atomic_fetch_add(&stopped, 1);
     cpu_stop();
 }
@@ -175,6 +185,9 @@ _Noreturn void panic_trap(const struct trap_frame *frame)
 {
     const char *name = exception_names[frame->vector];
 
+    // A push or a call hit the page below the stack, which is not mapped.
+    if (frame->vector == VECTOR_PAGE_FAULT && read_cr2() - frame->rsp + PAGE_SIZE < 2 * PAGE_SIZE)
+        name = "stack overflow";
     seize_machine();
     report("dunlin: panic: core %u: %s (vector %llu, error %llx, address %llx)\n", core_id(),
            name ? name : "exception", (unsigned long long)frame->vector,

@@ -132,7 +132,7 @@ void trap_dispatch(const struct trap_frame *frame); // called by entry.S
 void trap_dispatch(const struct trap_frame *frame)
 {
     if (frame->vector == VECTOR_NMI) {
-        panic_nmi();
+        panic_nmi(frame);
     } else if (frame->vector < VECTOR_EXCEPTIONS) {
         panic_trap(frame);
     } else if (frame->vector == VECTOR_SPURIOUS) {
