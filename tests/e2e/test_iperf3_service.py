@@ -35,14 +35,12 @@ def client():
 
 
 @pytest.mark.parametrize("direction", [[], ["-R"]], ids=["to-guest", "from-guest"])
-@pytest.mark.parametrize("options", [["-P", 128], ["-w", "64K"], ["-M", 600], ["-l", 1000],
+@pytest.mark.parametrize("options", [["-w", "64K"], ["-M", 600], ["-l", 1000],
                                      ["-O", 1], ["-i", "0.5"]],
                          ids=lambda o: "".join(map(str, o)))
 def test_options(vm, options, direction):
     report = iperf.client("127.0.0.1", "-t", 2, *options, *direction, port=vm.port)
-    assert report.received_bytes > 0
-    streams = options[1] if options[0] == "-P" else 1
-    assert len(report.raw["end"]["streams"]) == streams
+    assert report.received_bytes > 1_000_000
 
 
 @pytest.mark.parametrize("direction", [[], ["-R"]], ids=["to-guest", "from-guest"])
@@ -53,12 +51,15 @@ def test_bytes(vm, direction):
     assert report.difference < 0.02
 
 
-@pytest.mark.parametrize("direction", [[], ["-R"]], ids=["to-guest", "from-guest"])
-def test_blocks(vm, direction):
-    """-k: so many blocks of -l bytes."""
-    report = iperf.client("127.0.0.1", "-k", 64, "-l", 64 * KB, *direction, port=vm.port)
-    assert report.received_bytes >= 62 * 64 * KB
-    assert report.difference < 0.04
+def test_blocks(vm):
+    """-k: so many blocks of -l bytes. (With -R the client counts what it reads, not blocks.)"""
+    report = iperf.client("127.0.0.1", "-k", 64, "-l", 64 * KB, port=vm.port)
+    assert report.sent_bytes == report.received_bytes == 64 * 64 * KB
+
+
+def test_blocks_back(vm):
+    report = iperf.client("127.0.0.1", "-k", 64, "-l", 64 * KB, "-R", port=vm.port)
+    assert 0 < report.received_bytes <= report.sent_bytes
 
 
 def test_second_client(vm, client):
@@ -85,7 +86,7 @@ def test_killed_client(vm, client, direction):
     victim.kill()
     victim.wait()
     check_iperf(vm, seconds=1)
-    wait_memory(vm, before, 30)
+    wait_memory(vm, before)
 
 
 GARBAGE = {"http": b"GET / HTTP/1.0\r\n\r\n" * 3, "zeros": bytes(4096), "random": os.urandom(8192),
@@ -107,7 +108,7 @@ def test_garbage(vm, garbage):
             pass  # a reset is a way to be dropped
     vm.wait_console(r"iperf3: ", 10, since)
     check_iperf(vm, seconds=1)
-    wait_memory(vm, before, 30)
+    wait_memory(vm, before)
 
 
 def test_udp_refused(vm):

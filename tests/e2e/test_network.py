@@ -23,7 +23,7 @@ for number in range(int(sys.argv[2])):
 
 @pytest.fixture(scope="module")
 def vm(module_boot, tapnet):
-    return module_boot.dunlin(nics=["tap:tap0,mac=00:15:5d:44:4c:77"], netns=tapnet.name)
+    return module_boot.dunlin(vcpus=1, memory=128, nics=["tap:tap0,mac=00:15:5d:44:4c:77"], netns=tapnet.name)
 
 
 def test_dhcp_dnsmasq(vm, tapnet):
@@ -43,10 +43,13 @@ def test_ping(vm, tapnet, size):
     assert " 0% packet loss" in done.stdout, done.stdout
 
 
-@pytest.mark.parametrize("options", [[], ["-R"], ["-P", 8], ["-P", 8, "-R"]],
+@pytest.mark.parametrize("options", [[], ["-R"], ["-P", 8], ["-P", 8, "-R"], ["-P", 128],
+                                     ["-P", 128, "-R"]],
                          ids=lambda o: "".join(map(str, o)) or "to-guest")
 def test_iperf(vm, tapnet, options):
+    before = memory(vm)
     check_iperf(vm, *options, seconds=3, host=address(vm), port=5201, prefix=tapnet.command())
+    wait_memory(vm, before)
 
 
 def test_connections_leave_memory(vm, tapnet):
@@ -54,11 +57,13 @@ def test_connections_leave_memory(vm, tapnet):
     def connect(times):
         done = tapnet.run("/usr/bin/python3", "-c", CONNECT_LOOP, address(vm), times, timeout=240)
         assert done.returncode == 0, done.stdout
+    quiet = memory(vm)
     connect(30)  # what is taken once and kept
     check_iperf(vm, seconds=1, host=address(vm), port=5201, prefix=tapnet.command())
+    wait_memory(vm, quiet)
     before = memory(vm)
     connect(1000)
-    wait_memory(vm, before, 60)
+    wait_memory(vm, before, reserve=0)
     check_iperf(vm, seconds=1, host=address(vm), port=5201, prefix=tapnet.command())
 
 
