@@ -23,6 +23,7 @@
 #define SECTION_BYTES 9216
 #define BATCH 64
 #define HELD 32
+#define RING 128 // frames that are taken between two polls
 
 struct section {
     bool used;
@@ -44,6 +45,7 @@ struct nic {
     struct held held[HELD];
     unsigned held_count;
     bool refused;
+    unsigned ring_used;
 };
 
 static struct nic nic = {.fd = -1};
@@ -111,10 +113,11 @@ static void write_frame(struct nic *n, const struct nic_tx *tx)
 enum nic_tx_result nic_send(struct nic *n, const struct nic_tx *tx)
 {
     unsigned faults = native_options.faults;
-    if (faults && rand() % faults == 0) {
+    if (n->ring_used == RING || (faults && rand() % faults == 0)) {
         n->refused = true;
         return NIC_TX_FULL;
     }
+    n->ring_used++;
     // Order matters to nobody but the reader of a trace: frames held go out late.
     if (faults && n->held_count < HELD && rand() % faults == 0) {
         struct held *held = &n->held[n->held_count++];
@@ -174,6 +177,7 @@ static bool nic_poll(void *ctx)
     memmove(n->held, n->held + held, n->held_count * sizeof(n->held[0]));
     for (unsigned i = 0; i < n->held_count; i++)
         n->held[i].tx.pieces = n->held[i].pieces;
+    n->ring_used = 0;
     bool ready = n->refused;
     n->refused = false;
     if (ready)
