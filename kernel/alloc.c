@@ -105,8 +105,10 @@ void heap_free(void *object)
 
 void memory_stats(struct memory_stats *out)
 {
+    size_t spare = heap.spare ? HEAP_SLAB_PAGES : 0;
+
     *out = (struct memory_stats){.pages_total = pool.total,
-                                 .pages_free = pool.available,
+                                 .pages_free = pool.available + spare,
                                  .heap_bytes = heap.bytes,
                                  .heap_objects = heap.objects};
 }

@@ -6,8 +6,7 @@
 #include "kernel/alloc.h"
 #include "kernel/panic.h"
 
-#define SLAB_BYTES 65536u
-#define SLAB_PAGES (SLAB_BYTES / PAGE_SIZE)
+#define SLAB_BYTES (HEAP_SLAB_PAGES * PAGE_SIZE)
 #define MARK_LIVE 0x4c495645u // "LIVE"
 #define MARK_FREE 0x46524545u
 #define CLASS_PAGES 0xffffu // an object of whole pages
@@ -66,8 +65,9 @@ static void list_remove(struct heap *heap, struct slab *slab)
 
 static struct slab *slab_new(struct heap *heap, unsigned class)
 {
-    struct slab *slab = heap->take_pages(SLAB_PAGES);
+    struct slab *slab = heap->spare ? heap->spare : heap->take_pages(HEAP_SLAB_PAGES);
 
+    heap->spare = NULL;
     if (!slab)
         return NULL;
     ASSERT((uintptr_t)slab % SLAB_BYTES == 0);
@@ -152,6 +152,9 @@ void heap_return(struct heap *heap, void *data)
         list_insert(heap, slab);
     if (--slab->used == 0) {
         list_remove(heap, slab);
-        heap->give_pages(slab, SLAB_PAGES);
+        if (heap->spare)
+            heap->give_pages(slab, HEAP_SLAB_PAGES);
+        else
+            heap->spare = slab;
     }
 }

@@ -1,17 +1,20 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// A heap for one core: size classes in slabs of 64 KiB; a slab that becomes empty goes back to the
-// page pool at once, so memory in use tells the truth. Used through heap_alloc() and by the unit tests.
+// A heap for one core: size classes in slabs of 64 KiB; slabs that become empty go back to the page
+// pool at once, but for one that is kept: the packet path often frees its only object and takes it
+// again. Used through heap_alloc() and by the unit tests.
 #pragma once
 
 #include <stddef.h>
 #include <stdint.h>
 
 #define HEAP_CLASSES 19
+#define HEAP_SLAB_PAGES 16u
 
 struct slab;
 
 struct heap {
     struct slab *partial[HEAP_CLASSES]; // slabs with room, most recently used first
+    struct slab *spare;                 // an empty one, or NULL
     size_t bytes, objects;              // live, as asked for
     uint32_t owner;                     // marks objects; heap_return() checks it
     void *(*take_pages)(size_t count);  // contiguous, not zeroed, NULL when there are none
