@@ -46,7 +46,7 @@ image:
 test:
 	@tools/setup test
 	@$(SUBMAKE) image
-	@rm -rf build/test && mkdir -p build/test
+	@mkdir -p build/test && rm -f build/test/*.xml build/test/unit.log
 	@$(SUBMAKE) unit || true
 	@$(SUBMAKE) native
 	@/usr/bin/python3 -m pytest -c tests/pytest.ini tests || true

@@ -26,7 +26,7 @@ VIOLATION = "hyperv-host: violation:"
 CRASH = "hyperv-host: guest crash:"
 
 # A Generation 2 machine has no PIT, PIC, PS/2, VGA, IDE; see tools/hyperv-host/README.md.
-GENERATION_2 = "q35,pit=off,pic=off,i8042=off,smbus=off,sata=off,hpet=off,vmport=off"
+GENERATION_2 = "q35,pit=off,pic=off,i8042=off,smbus=off,sata=off,hpet=off,vmport=off,smm=off"
 PR_SET_PDEATHSIG = 1
 ESCAPES = re.compile(r"\x1b(\[[0-9;?=]*[A-Za-z]|[()][A-Z0-9]|[=>])|[\x00-\x08\x0b-\x1f\x7f]")
 
