@@ -68,7 +68,10 @@ def check_iperf(vm, *options, seconds=None, **client):
     report = iperf.client(client.pop("host", "127.0.0.1"), *options,
                           port=client.pop("port", None) or vm.port, **client)
     assert report.received_bytes > 0
-    assert report.difference < 0.01, (
+    allowed = 0.01 * report.sent_bytes
+    if not seconds or seconds < 5:  # the buffers of the user network weigh more in a short test
+        allowed = max(allowed, 1_000_000)
+    assert abs(report.sent_bytes - report.received_bytes) <= allowed, (
         f"{report.sent_bytes} bytes sent, {report.received_bytes} received")
     assert all(report.intervals), f"stalled: {report.intervals}"
     return report
