@@ -10,7 +10,7 @@
 #include "boot_info.h"
 
 #define PAGE 4096ull
-#define MAX_IDENTITY (512ull << 30) // one PML4 entry
+#define MAX_IDENTITY (512ull << 30) // one PML4 entry; RAM beyond is not used
 #define EXIT_TRIES 8
 #define FAILURE_PAUSE_US 3000000 // the firmware clears the screen when it goes on
 
@@ -137,6 +137,8 @@ static void find_framebuffer(struct boot_info *info)
     EFI_GRAPHICS_OUTPUT_MODE_INFORMATION *mode = gop->Mode->Info;
     if (mode->PixelFormat != PixelBlueGreenRedReserved8BitPerColor &&
         mode->PixelFormat != PixelRedGreenBlueReserved8BitPerColor)
+        return;
+    if (gop->Mode->FrameBufferBase + gop->Mode->FrameBufferSize > MAX_IDENTITY)
         return;
     info->framebuffer = (struct boot_framebuffer){
         .base = gop->Mode->FrameBufferBase,
@@ -265,7 +267,8 @@ static enum boot_memory_type memory_type(UINT32 efi_type)
     }
 }
 
-// Ranges beyond the table's end stay unknown to the kernel, which then never touches them.
+// Ranges beyond the table's end and RAM out of reach stay unknown to the kernel, which then never
+// touches them.
 static void convert_memory_map(const struct memory_map *map, struct boot_info *info)
 {
     for (UINTN at = 0; at + map->descriptor_size <= map->bytes; at += map->descriptor_size) {
@@ -274,11 +277,16 @@ static void convert_memory_map(const struct memory_map *map, struct boot_info *i
         struct boot_memory_range *last =
             info->range_count ? &info->ranges[info->range_count - 1] : NULL;
 
+        uint64_t pages = d->NumberOfPages;
+        if (d->PhysicalStart >= MAX_IDENTITY)
+            continue;
+        if (pages > (MAX_IDENTITY - d->PhysicalStart) / PAGE)
+            pages = (MAX_IDENTITY - d->PhysicalStart) / PAGE;
         if (last && last->type == type && last->base + last->pages * PAGE == d->PhysicalStart)
-            last->pages += d->NumberOfPages;
+            last->pages += pages;
         else if (info->range_count < BOOT_MAX_RANGES)
-            info->ranges[info->range_count++] = (struct boot_memory_range){
-                .base = d->PhysicalStart, .pages = d->NumberOfPages, .type = type};
+            info->ranges[info->range_count++] =
+                (struct boot_memory_range){.base = d->PhysicalStart, .pages = pages, .type = type};
     }
 }
 
@@ -295,17 +303,18 @@ static uint64_t identity_end(const struct memory_map *map, const struct boot_inf
     }
     uint64_t screen =
         info->framebuffer.base + (uint64_t)info->framebuffer.stride * info->framebuffer.height * 4;
-    return screen > end ? screen : end;
+    end = screen > end ? screen : end;
+    return end < MAX_IDENTITY ? end : MAX_IDENTITY;
 }
 
 // Page tables to start the kernel with: RAM at its own address by 2 MiB pages, and the image where it
-// is linked. The kernel replaces them by its own, with rights. NULL: no memory, or RAM out of reach.
+// is linked. The kernel replaces them by its own, with rights. NULL: no memory.
 static uint64_t *make_page_tables(const struct kernel_image *image, uint64_t end)
 {
     uint64_t directories = (end + (1ull << 30) - 1) >> 30;
     uint64_t first = image->virt >> 12 & 511; // of the image in its page table
     uint64_t image_tables = (first + image->pages + 511) / 512;
-    uint64_t *tables = end <= MAX_IDENTITY ? alloc_pages(4 + directories + image_tables) : NULL;
+    uint64_t *tables = alloc_pages(4 + directories + image_tables);
 
     if (!tables || (image->virt >> 21 & 511) + image_tables > 512)
         return NULL;
