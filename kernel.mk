@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
-# Builds $(BUILD)/kernel.elf (with symbols for gdb) and $(BUILD)/BOOTX64.EFI. Included by the Makefile.
-# CC=gcc or clang. Every .c and .S file below the folders in KERNEL_DIRS is in the kernel, and lwIP's
-# sources as net/lwip.mk lists them.
+# Builds $(BUILD)/kernel.elf (with symbols for gdb) and $(BUILD)/BOOTX64.EFI. Included by the
+# Makefile. CC=gcc or clang. Every .c and .S file below the folders in KERNEL_DIRS is in the kernel,
+# and lwIP's sources as net/lwip.mk lists them.
 
 BUILD ?= build
 SRC_DIR ?= build/src
@@ -32,8 +32,8 @@ FOREIGN_CFLAGS = -Wno-unused-parameter -Wno-unused-function -Wno-sign-compare -W
 	$(LWIP_CFLAGS)
 INIH_FLAGS = -DINI_HANDLER_LINENO=1 -DINI_ALLOW_MULTILINE=0 -DINI_ALLOW_NO_VALUE=1 -DINI_MAX_LINE=256
 
-EFI_CFLAGS = -std=gnu11 -O2 -g -ffreestanding -fpic -fshort-wchar -mno-red-zone -fno-stack-protector \
-	-fno-strict-aliasing -mgeneral-regs-only -DGNU_EFI_USE_MS_ABI -isystem /usr/include/efi \
+EFI_CFLAGS = -std=gnu11 -O2 -g -ffreestanding -fpic -fshort-wchar -mno-red-zone \
+	-fno-stack-protector -fno-strict-aliasing -mgeneral-regs-only -DGNU_EFI_USE_MS_ABI -isystem /usr/include/efi \
 	-isystem /usr/include/efi/x86_64 -I. -Wall -Wextra -Werror -MMD -MP
 EFI_LIB ?= /usr/lib
 BOOT_OBJ = $(BUILD)/boot

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The UEFI program: BOOTX64.EFI. Finds out what the kernel must know (boot_info.h), places the kernel
-// image that it carries, leaves boot services and jumps. The firmware starts it, from
-// \EFI\BOOT\BOOTX64.EFI of an ESP or loaded directly; whatever fails is said on the UEFI console and
-// returned as an EFI error, so that the firmware may try its next boot option.
+// The UEFI program: BOOTX64.EFI. Finds out what the kernel must know (boot_info.h), places the
+// kernel image that it carries, leaves boot services and jumps. The firmware starts it, from
+// \EFI\BOOT\BOOTX64.EFI of an ESP or loaded directly; whatever fails is said on the UEFI console
+// and returned as an EFI error, so that the firmware may try its next boot option.
 #include <efi.h>
 #include <efilib.h>
 #include <elf.h>
@@ -307,8 +307,8 @@ static uint64_t identity_end(const struct memory_map *map, const struct boot_inf
     return end < MAX_IDENTITY ? end : MAX_IDENTITY;
 }
 
-// Page tables to start the kernel with: RAM at its own address by 2 MiB pages, and the image where it
-// is linked. The kernel replaces them by its own, with rights. NULL: no memory.
+// Page tables to start the kernel with: RAM at its own address by 2 MiB pages, and the image where
+// it is linked. The kernel replaces them by its own, with rights. NULL: no memory.
 static uint64_t *make_page_tables(const struct kernel_image *image, uint64_t end)
 {
     uint64_t directories = (end + (1ull << 30) - 1) >> 30;

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The little of ACPI that we use: processors and I/O APICs (MADT), power-off and reset (FADT and the
-// \_S5 package of the DSDT). Tables are the firmware's: length and checksum are verified, every read
-// stays inside them. Core 0.
+// The little of ACPI that we use: processors and I/O APICs (MADT), power-off and reset (FADT and
+// the \_S5 package of the DSDT). Tables are the firmware's: length and checksum are verified, every
+// read stays inside them. Core 0.
 #include <string.h>
 
 #include "kernel/alloc.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The machine's page pool and each core's heap; see alloc.h. The pool's span is all RAM above 1 MiB:
-// what is below stays free for starting cores (kernel/smp.c).
+// The machine's page pool and each core's heap; see alloc.h. The pool's span is all RAM above 1
+// MiB: what is below stays free for starting cores (kernel/core.c).
 #include "kernel/alloc.h"
 
 #include <string.h>

@@ -27,7 +27,7 @@ struct config {
 
 extern struct config config;
 
-// Parses text (NUL terminated) into *out, which starts from defaults. Calls report(line, reason) for
-// each bad line. Returns the number of bad lines. Pure: also used by the unit tests.
+// Parses text (NUL terminated) into *out, which starts from defaults. Calls report(line, reason)
+// for each bad line. Returns the number of bad lines. Pure: also used by the unit tests.
 unsigned config_parse(const char *text, struct config *out,
                       void (*report)(unsigned line, const char *reason, void *ctx), void *ctx);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Reads the dunlin.conf that the boot program found into `config`. Core 0, once, before anybody looks
-// at it.
+// Reads the dunlin.conf that the boot program found into `config`. Core 0, once, before anybody
+// looks at it.
 #include "kernel/config.h"
 #include "kernel/log.h"
 #include "kernel/machine.h"

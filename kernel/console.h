@@ -13,8 +13,8 @@ struct console_command {
 // Core 0, start-up. The structure must live for ever.
 void console_add(struct console_command *command);
 
-// The `stats` command prints one line "dunlin: stats: {...}", a JSON object with one member for each
-// of these. `write` appends the member's value (a JSON object) by calls of stats_print.
+// The `stats` command prints one line "dunlin: stats: {...}", a JSON object with one member for
+// each of these. `write` appends the member's value (a JSON object) by calls of stats_print.
 struct stats_source {
     const char *name;
     void (*write)(void);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Cores: who I am, waking another, and starting all of them (INIT, SIPI, the trampoline of entry.S).
+// Cores: who I am, waking another, and starting all of them (INIT, SIPI, the trampoline of
+// entry.S).
 #include "kernel/core.h"
 
 #include <string.h>
@@ -102,8 +103,8 @@ static _Noreturn void core_main(void)
     loop_run();
 }
 
-// Two free pages below 1 MiB: the trampoline and its page table (real mode reaches no further, and a
-// core leaving it can load only 32 bits of page table address). 0: there are none.
+// Two free pages below 1 MiB: the trampoline and its page table (real mode reaches no further, and
+// a core leaving it can load only 32 bits of page table address). 0: there are none.
 static uint64_t find_low_pages(const struct boot_info *info)
 {
     for (uint32_t i = 0; i < info->range_count; i++) {

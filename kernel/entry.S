@@ -56,7 +56,8 @@ trap_stubs:
     .set vector, 0
     .rept 256
     .balign 16
-    .if !(vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21 || vector == 29 || vector == 30)
+    .if !(vector == 8 || (vector >= 10 && vector <= 14) || vector == 17 || vector == 21 || \
+          vector == 29 || vector == 30)
     push $0
     .endif
     push $vector
@@ -93,7 +94,7 @@ fiber_begin:
     ud2
 
 // Copied to a page below 1 MiB, where a started core begins in real mode at offset 0. The fields at
-// the end are filled in by kernel/smp.c. Uses no stack before the kernel's own.
+// the end are filled in by kernel/core.c. Uses no stack before the kernel's own.
     .section .rodata.trampoline, "a"
     .globl trampoline, trampoline_end, trampoline_fields
     .code16

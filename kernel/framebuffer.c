@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Text on the UEFI framebuffer, with the font of a PSF1 file that the build puts in. What is on the
-// screen is remembered as text, so that scrolling never reads video memory, which is slow. Callers of
-// framebuffer_write() hold the log's lock.
+// screen is remembered as text, so that scrolling never reads video memory, which is slow. Callers
+// of framebuffer_write() hold the log's lock.
 #include <string.h>
 
 #include "kernel/machine.h"

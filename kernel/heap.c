@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The heap behind heap_alloc(); see heap.h. Every object has a 16 byte header that tells its slab (or
-// its page count, for objects beyond the classes), so that a wrong or repeated free is found.
+// The heap behind heap_alloc(); see heap.h. Every object has a 16 byte header that tells its slab
+// (or its page count, for objects beyond the classes), so that a wrong or repeated free is found.
 #include "kernel/heap.h"
 
 #include "kernel/alloc.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The log: one line per call to every console (serial, framebuffer) and to a ring in memory that the
-// panic report quotes. Any core, any context but NMI; lines of several cores never mix.
+// The log: one line per call to every console (serial, framebuffer) and to a ring in memory that
+// the panic report quotes. Any core, any context but NMI; lines of several cores never mix.
 #pragma once
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
@@ -14,5 +14,6 @@ void log_line(enum log_level level, const char *format, ...) __attribute__((form
 #define log_info(...) log_line(LOG_INFO, __VA_ARGS__)
 #define log_debug(...) log_line(LOG_DEBUG, __VA_ARGS__)
 
-// A line for programs that watch the console: printed as "dunlin: <text>", at every level, no prefix.
+// A line for programs that watch the console: printed as "dunlin: <text>", at every level, no
+// prefix.
 void log_announce(const char *format, ...) __attribute__((format(printf, 1, 2)));

@@ -59,7 +59,7 @@ void apic_send_startup(uint32_t id, uint8_t page);
 void apic_send_nmi_to_others(void);
 bool ioapic_route(unsigned isa_irq, uint8_t vector); // to core 0
 
-// core.c, smp.c -----------------------------------------------------------------------------------
+// core.c ------------------------------------------------------------------------------------------
 struct core { // one cache line and more per core; only what other cores may touch
     uint32_t apic_id, vp_index;
     uint64_t turns, halts; // of the loop

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// A pool of physically contiguous pages: a buddy system over one span of addresses, with exact sizes.
-// Holds no lock and zeroes nothing; kernel/alloc.c adds both. Also used by the unit tests.
+// A pool of physically contiguous pages: a buddy system over one span of addresses, with exact
+// sizes. Holds no lock and zeroes nothing; kernel/alloc.c adds both. Also used by the unit tests.
 #pragma once
 
 #include <stddef.h>
@@ -18,8 +18,8 @@ struct page_pool {
     size_t total, available;
 };
 
-// The span is [base, base + pages * 4096), of which nothing is free yet; orders has one byte for each
-// page. base must be a multiple of the biggest block.
+// The span is [base, base + pages * 4096), of which nothing is free yet; orders has one byte for
+// each page. base must be a multiple of the biggest block.
 void page_pool_init(struct page_pool *pool, uintptr_t base, size_t pages, uint8_t *orders);
 
 // Adds pages of the span. They must be mapped, writable and not in the pool.

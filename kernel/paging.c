@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Builds and changes page tables; see paging.h. All cores share every table of the lower half. Of the
-// upper half (the kernel image) each core has its own copy, as its window differs. Table pages come
-// from the page pool and are reached by the identity map, before and after the switch.
+// Builds and changes page tables; see paging.h. All cores share every table of the lower half. Of
+// the upper half (the kernel image) each core has its own copy, as its window differs. Table pages
+// come from the page pool and are reached by the identity map, before and after the switch.
 #include "kernel/paging.h"
 
 #include <string.h>
@@ -159,8 +159,8 @@ static bool map_kernel(uint64_t *root)
     return true;
 }
 
-// RAM at its own address, but for page 0 and the kernel image, whose code must have no writable twin.
-// The window's template stays: it is read for each new core.
+// RAM at its own address, but for page 0 and the kernel image, whose code must have no writable
+// twin. The window's template stays: it is read for each new core.
 static void map_ram(const struct boot_memory_range *range)
 {
     uint64_t from = range->base, end = range->base + range->pages * PAGE_SIZE;

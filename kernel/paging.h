@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Page tables. RAM is mapped at its own address, not executable; the kernel image at the top, W^X; the
-// per-core window in it to pages of each core. Private to kernel/ and drivers/hyperv/.
+// Page tables. RAM is mapped at its own address, not executable; the kernel image at the top, W^X;
+// the per-core window in it to pages of each core. Private to kernel/ and drivers/hyperv/.
 #pragma once
 
 #include <stdbool.h>
@@ -21,7 +21,8 @@ void paging_init_core(void);
 // Returns the physical address of its PML4, 0 if there is no memory. Core 0.
 uint64_t paging_new_core(void);
 
-// Maps [phys, phys+bytes) at its own address if it is not mapped yet; panics without memory. Core 0.
+// Maps [phys, phys+bytes) at its own address if it is not mapped yet; panics without memory. Core
+// 0.
 void paging_map(uint64_t phys, uint64_t bytes, enum map_kind kind);
 
 // Changes the rights of one page of the identity map.

@@ -25,7 +25,8 @@ uint32_t platform_vp_index(void);
 // may come too. UINT64_MAX: none needed. Called with interrupts off.
 void timer_arm(uint64_t deadline);
 
-// Tells the host that the guest crashed: five numbers, and a text if the host takes it. Any context.
+// Tells the host that the guest crashed: five numbers, and a text if the host takes it. Any
+// context.
 void platform_crash(const uint64_t numbers[5], const char *text, size_t length);
 
 // Stops interrupts of this core's SynIC and timer; the machine is about to stop or restart.

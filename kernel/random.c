@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The CSPRNG of each core: ChaCha20 with its key replaced after every request, so that what was given
-// out cannot be computed from a later state. Every source of entropy is mixed in, none is trusted
-// alone; a machine without any hardware source says so in the log.
+// The CSPRNG of each core: ChaCha20 with its key replaced after every request, so that what was
+// given out cannot be computed from a later state. Every source of entropy is mixed in, none is
+// trusted alone; a machine without any hardware source says so in the log.
 #include "kernel/random.h"
 
 #include <stdbool.h>

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Time: Hyper-V reference time, 100 ns units since the partition started. Monotonic, the same on all
-// cores. Any core, any context.
+// Time: Hyper-V reference time, 100 ns units since the partition started. Monotonic, the same on
+// all cores. Any core, any context.
 #pragma once
 
 #include <stdint.h>

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// GDT, TSS and IDT, and what happens on a trap: exceptions are the end, interrupts run their handler.
+// GDT, TSS and IDT, and what happens on a trap: exceptions are the end, interrupts run their
+// handler.
 #include "kernel/vectors.h"
 
 #include "kernel/alloc.h"

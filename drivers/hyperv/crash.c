@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Tells the host that the guest crashed (TLFS 2.4 guest crash enlightenment): the host writes it to its
-// event log. Called once, by panic.
+// Tells the host that the guest crashed (TLFS 2.4 guest crash enlightenment): the host writes it to
+// its event log. Called once, by panic.
 #include <string.h>
 
 #include "drivers/hyperv/hyperv_regs.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Hypercalls (TLFS 3): the page that makes them, and the two that VMBus needs. Any core, from its loop
-// or in panic; not from interrupt handlers, since each core has one input page.
+// Hypercalls (TLFS 3): the page that makes them, and the two that VMBus needs. Any core, from its
+// loop or in panic; not from interrupt handlers, since each core has one input page.
 #include <string.h>
 
 #include "drivers/hyperv/hyperv.h"

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The hypervisor interface: hypercalls and SynIC, as VMBus needs them. Above this nothing touches an
-// MSR. Sources: TLFS; layouts in hyperv_regs.h.
+// The hypervisor interface: hypercalls and SynIC, as VMBus needs them. Above this nothing touches
+// an MSR. Sources: TLFS; layouts in hyperv_regs.h.
 #pragma once
 
 #include <stdbool.h>

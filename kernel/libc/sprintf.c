@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The one place where stb_sprintf's implementation is compiled. Without floats: the kernel has none.
+// The one place where stb_sprintf's implementation is compiled. Without floats: the kernel has
+// none.
 #include <stddef.h>
 
 #define STB_SPRINTF_NOFLOAT
