@@ -22,10 +22,12 @@ enum apic_register { // xAPIC offsets; the x2APIC MSR is X2APIC_MSR + offset / 1
     APIC_ICR_HIGH = 0x310,
     APIC_LVT_TIMER = 0x320,
     APIC_LVT_LINT0 = 0x350,
+    APIC_LVT_LINT1 = 0x360,
     APIC_LVT_ERROR = 0x370,
 };
 #define APIC_SOFTWARE_ENABLE 0x100
 #define LVT_MASKED 0x10000
+#define LVT_NMI 0x400
 #define ICR_PENDING 0x1000
 #define ICR_FIXED 0x4000 // level: assert
 #define ICR_NMI 0x4400
@@ -73,6 +75,7 @@ void apic_init_core(void)
         wrmsr(MSR_APIC_BASE, base | APIC_BASE_X2APIC);
     apic_write(APIC_LVT_TIMER, LVT_MASKED);
     apic_write(APIC_LVT_LINT0, LVT_MASKED);
+    apic_write(APIC_LVT_LINT1, LVT_NMI); // the pin of the host's NMI, on every core
     apic_write(APIC_LVT_ERROR, LVT_MASKED);
     apic_write(APIC_TPR, 0);
     apic_write(APIC_SPURIOUS, APIC_SOFTWARE_ENABLE | VECTOR_SPURIOUS);
