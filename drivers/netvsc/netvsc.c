@@ -308,6 +308,7 @@ static void write_rx_stats(const struct nic *nic)
                 (unsigned long long)rx->csum_bad);
     stats_print("\"rx_sections\":%u,\"rx_held\":%u,\"rx_held_peak\":%u,", rx->section_count,
                 rx->held, rx->held_peak);
+    stats_print("\"rx_pinned\":%u,\"rx_pinned_peak\":%u,", rx->pinned, rx->pinned_peak);
     stats_print("\"rx_dropped\":{\"not_up\":%llu,\"length\":%llu,\"data\":%llu,\"ppi\":%llu,"
                 "\"range\":%llu,\"packet\":%llu,\"no_group\":%llu,\"vlan\":%llu},",
                 (unsigned long long)rx->dropped[RNDIS_OK],

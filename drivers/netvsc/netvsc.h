@@ -95,8 +95,13 @@ void *nic_client_data(const struct nic *nic);
 // Gives a received frame's memory back. Same core. Completions to the host are batched.
 void nic_rx_release(struct nic *nic, void *token);
 
-// True when so many sections are held that the client should copy frames out and release at once.
+// True when so many sections are held that the client should copy frames out and release at once. A
+// frame that is held holds all sections of its batch, the one that is being received included.
 bool nic_rx_scarce(const struct nic *nic);
+
+// True when the host is about to run out of sections: the client should release frames that it keeps
+// for later (out of order, fragments), else what would complete them cannot arrive.
+bool nic_rx_starved(const struct nic *nic);
 
 // Queues one frame. Small ones are copied to a send section, large ones go by reference. Nothing is
 // signalled before nic_flush() or the end of the loop's turn, whichever comes first.

@@ -40,7 +40,8 @@ enum nic_state { NIC_STARTING, NIC_UP, NIC_STOPPING };
 
 struct rx_group { // one transfer-page packet; its completion frees all its sections at once
     uint64_t transaction_id;
-    uint32_t refs; // frames that the client holds, and one while it is being parsed
+    uint32_t refs;   // frames that the client holds, and one while it is being parsed
+    uint32_t ranges; // sections that its completion gives back
     uint32_t status;
     struct rx_group *next; // free, or to be completed
 };
@@ -56,6 +57,7 @@ struct nic_rx {
     struct rx_group *free;
     struct rx_group *done, **done_tail; // waiting for ring space
     uint32_t held, held_peak;           // frames with the client
+    uint32_t pinned, pinned_peak;       // sections that the client's frames keep from the host
     uint64_t packets, bytes, batches, completions, completions_blocked;
     uint64_t dropped[RNDIS_VERDICTS]; // by verdict; [RNDIS_OK]: not UP
     uint64_t bad_packets, bad_ranges, no_group, vlan, csum_ok, csum_bad;
@@ -158,7 +160,6 @@ int nvsp_check_send_buffer(const struct nvsp_message *m, uint32_t length);
 int rx_start(struct nic *nic); // sections are known: makes the groups
 bool rx_poll(struct nic *nic, bool *frames);
 void rx_flush(struct nic *nic); // puts the completions that are due into the ring
-bool rx_idle(const struct nic *nic);
 
 // tx.c
 void tx_start(struct nic *nic); // sections are known

@@ -66,16 +66,12 @@ void rx_flush(struct nic *nic)
     }
 }
 
-bool rx_idle(const struct nic *nic)
-{
-    return nic->rx.held == 0 && !nic->rx.done;
-}
-
 static void group_put(struct nic *nic, struct rx_group *group)
 {
     ASSERT(group->refs > 0);
     if (--group->refs)
         return;
+    nic->rx.pinned -= group->ranges;
     group->next = NULL;
     *nic->rx.done_tail = group;
     nic->rx.done_tail = &group->next;
@@ -89,7 +85,12 @@ void nic_rx_release(struct nic *nic, void *token)
 
 bool nic_rx_scarce(const struct nic *nic)
 {
-    return nic->rx.held >= nic->rx.section_count / 2;
+    return nic->rx.pinned >= nic->rx.section_count / 2;
+}
+
+bool nic_rx_starved(const struct nic *nic)
+{
+    return nic->rx.pinned >= nic->rx.section_count - nic->rx.section_count / 4;
 }
 
 static uint8_t csum_flags(struct nic_rx *rx, uint32_t csum)
@@ -205,6 +206,11 @@ static bool transfer_packet(struct nic *nic, const struct ring_packet *packet)
         group->status = NVSP_STATUS_FAILURE;
         ranges = 0;
     }
+    // One frame that is kept keeps all of them: they are given back by one completion.
+    group->ranges = ranges;
+    rx->pinned += ranges;
+    if (rx->pinned > rx->pinned_peak)
+        rx->pinned_peak = rx->pinned;
     for (uint32_t i = 0; i < ranges; i++) {
         struct transfer_range range;
         uint32_t at = sizeof(struct packet_descriptor) + sizeof(struct transfer_pages_header) +

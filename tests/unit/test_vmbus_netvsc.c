@@ -402,6 +402,49 @@ static void child_test_scarce(void)
 }
 CHILD_TEST(test_scarce)
 
+// One frame that is kept keeps all the sections of its packet.
+static void child_test_scarce_counts_sections(void)
+{
+    uint8_t a[64] = {0};
+    uint32_t ranges[2 * 60];
+
+    config.receive_buffer = 364 << 10; // 206 sections
+    start_up();
+    unsigned sections = nic_info(client.nic)->rx_sections;
+    CHECK(sections == 206);
+    for (unsigned packet = 0; packet < 3; packet++) {
+        for (unsigned i = 0; i < 60; i++) {
+            ranges[2 * i] = (60 * packet + i) * HOST_SECTION;
+            ranges[2 * i + 1] = host_frame(60 * packet + i, a, sizeof(a), 0);
+        }
+        CHECK(!nic_rx_starved(client.nic));
+        host_transfer(packet + 1, ranges, 60);
+        fake_run(0);
+        // All frames but one go back at once; the sections do not.
+        for (unsigned i = 1; i < 60; i++)
+            nic_rx_release(client.nic, client.tokens[packet * 60 + i]);
+        fake_run(0);
+        CHECK(counter("rx_held") == packet + 1 && counter("rx_pinned") == 60 * (packet + 1));
+        CHECK(nic_rx_scarce(client.nic) == (60 * (packet + 1) >= sections / 2));
+    }
+    CHECK(nic_rx_starved(client.nic)); // 180 of 206
+    nic_rx_release(client.nic, client.tokens[0]);
+    CHECK(counter("rx_pinned") == 120 && !nic_rx_starved(client.nic) && nic_rx_scarce(client.nic));
+    nic_rx_release(client.nic, client.tokens[60]);
+    nic_rx_release(client.nic, client.tokens[120]);
+    CHECK(!nic_rx_scarce(client.nic));
+    fake_run(0);
+    CHECK(counter("rx_pinned") == 0 && counter("rx_pinned_peak") == 180 && host.bad == 0);
+    // Ranges of a packet that is refused as a whole never were ours.
+    const uint32_t extra[4] = {0xbeef, 1, 64, 0};
+    struct nvsp_message m = {.type = NVSP_SEND_RNDIS_PACKET};
+    host_put(PACKET_TRANSFER_PAGES, 0, 9, extra, 16, &m, 40);
+    fake_run(0);
+    CHECK(counter("rx_pinned") == 0);
+    client.frames = 0;
+}
+CHILD_TEST(test_scarce_counts_sections)
+
 // More packets in the ring than one turn takes, with a peer that waits for room.
 static void child_test_many(void)
 {
@@ -969,6 +1012,7 @@ int main(void)
         cmocka_unit_test(test_cut_off_answer_to_each_question),
         cmocka_unit_test(test_receive_by_reference),
         cmocka_unit_test(test_scarce),
+        cmocka_unit_test(test_scarce_counts_sections),
         cmocka_unit_test(test_many),
         cmocka_unit_test(test_malformed_packets),
         cmocka_unit_test(test_vlan_is_not_ours),
