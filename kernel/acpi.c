@@ -15,6 +15,8 @@
 #define PM1_SCI_ENABLE 1u
 #define PM1_SLEEP_ENABLE 0x2000u
 #define SLEEP_CONTROL_ENABLE 0x20u
+#define PM1_POWER_BUTTON 0x100u
+#define FADT_NO_POWER_BUTTON (1u << 4) // a control method one, or none
 #define FADT_RESET_SUPPORTED (1u << 10)
 #define FADT_HARDWARE_REDUCED (1u << 20)
 #define WAIT_SPINS 1000000
@@ -41,10 +43,13 @@ _Static_assert(sizeof(struct acpi_rsdp) == 36, "layout of ACPI");
 
 enum { // offsets in the FADT
     FADT_DSDT = 40,
+    FADT_SCI_IRQ = 46,
     FADT_SMI_COMMAND = 48,
     FADT_ACPI_ENABLE = 52,
+    FADT_PM1A_EVENT = 56,
     FADT_PM1A_CONTROL = 64,
     FADT_PM1B_CONTROL = 68,
+    FADT_PM1_EVENT_LENGTH = 88,
     FADT_FLAGS = 112,
     FADT_RESET_REGISTER = 116, // generic address: space u8, width, offset, size, address u64
     FADT_RESET_VALUE = 128,
@@ -55,6 +60,7 @@ enum { // offsets in the FADT
 static struct acpi_cpu cpus[MAX_CPUS];
 static unsigned cpu_total;
 static const struct acpi_header *madt, *fadt;
+static uint16_t pm1_status; // port of the fixed events' status, once they interrupt
 
 static bool checksum_good(const void *p, size_t length)
 {
@@ -228,6 +234,30 @@ static void acpi_enable(void)
     outb(smi, command);
     for (unsigned i = 0; i < WAIT_SPINS && !(inw(control) & PM1_SCI_ENABLE); i++)
         cpu_pause();
+}
+
+bool acpi_enable_power_button(unsigned *irq)
+{
+    uint16_t status = fadt ? (uint16_t)field(fadt, FADT_PM1A_EVENT, 4) : 0;
+    uint16_t length = fadt ? (uint16_t)field(fadt, FADT_PM1_EVENT_LENGTH, 1) : 0;
+
+    if (status == 0 || length < 4 ||
+        field(fadt, FADT_FLAGS, 4) & (FADT_NO_POWER_BUTTON | FADT_HARDWARE_REDUCED))
+        return false;
+    acpi_enable();
+    outw(status, 0xffff); // written ones clear
+    outw(status + length / 2, PM1_POWER_BUTTON);
+    pm1_status = status;
+    *irq = (unsigned)field(fadt, FADT_SCI_IRQ, 2);
+    return true;
+}
+
+bool acpi_take_power_button(void)
+{
+    uint16_t events = inw(pm1_status);
+
+    outw(pm1_status, events);
+    return events & PM1_POWER_BUTTON;
 }
 
 bool acpi_poweroff(void)

@@ -136,7 +136,8 @@ static void ioapic_write(volatile char *ioapic, uint32_t reg, uint32_t value)
     *(volatile uint32_t *)(ioapic + IOAPIC_WINDOW) = value;
 }
 
-bool ioapic_route(unsigned isa_irq, uint8_t vector)
+// Low half of the redirection entry: vector, polarity, trigger mode, mask.
+static bool ioapic_set(unsigned isa_irq, uint32_t bits)
 {
     uint64_t base;
     uint32_t pin;
@@ -148,6 +149,16 @@ bool ioapic_route(unsigned isa_irq, uint8_t vector)
     volatile char *ioapic = (volatile char *)base;
     ioapic_write(ioapic, IOAPIC_REDIRECTION + 2 * pin + 1, cores[0].apic_id << 24);
     ioapic_write(ioapic, IOAPIC_REDIRECTION + 2 * pin,
-                 vector | (uint32_t)active_low << 13 | (uint32_t)level << 15);
+                 bits | (uint32_t)active_low << 13 | (uint32_t)level << 15);
     return true;
+}
+
+bool ioapic_route(unsigned isa_irq, uint8_t vector)
+{
+    return ioapic_set(isa_irq, vector);
+}
+
+void ioapic_mask(unsigned isa_irq)
+{
+    ioapic_set(isa_irq, LVT_MASKED);
 }

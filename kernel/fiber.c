@@ -47,7 +47,10 @@ void *stack_new(size_t bytes)
 
     if (!pages)
         return NULL;
-    paging_unmap(pages);
+    if (!paging_unmap(pages)) {
+        page_free(pages, bytes / PAGE_SIZE + 1);
+        return NULL;
+    }
     return pages + PAGE_SIZE;
 }
 

@@ -48,6 +48,9 @@ unsigned acpi_cpus(const struct acpi_cpu **out);
 bool acpi_isa_irq(unsigned irq, uint64_t *ioapic, uint32_t *pin, bool *level, bool *active_low);
 bool acpi_poweroff(void); // returns only when it did not work
 bool acpi_reset(void);    // the same
+// False if there is none; else *irq is where it interrupts.
+bool acpi_enable_power_button(unsigned *irq);
+bool acpi_take_power_button(void); // pressed since the last call? In its interrupt handler
 
 // apic.c ------------------------------------------------------------------------------------------
 void apic_init(void);      // core 0
@@ -58,6 +61,7 @@ void apic_send_init(uint32_t id);
 void apic_send_startup(uint32_t id, uint8_t page);
 void apic_send_nmi_to_others(void);
 bool ioapic_route(unsigned isa_irq, uint8_t vector); // to core 0
+void ioapic_mask(unsigned isa_irq);
 
 // core.c ------------------------------------------------------------------------------------------
 struct core { // one cache line and more per core; only what other cores may touch
@@ -78,9 +82,17 @@ void fiber_switch(uint64_t *save, uint64_t load);
 
 // panic.c -----------------------------------------------------------------------------------------
 _Noreturn void panic_trap(const struct trap_frame *frame);
-_Noreturn void panic_nmi(const struct trap_frame *frame); // the host's, or another core's panic
-_Noreturn void machine_poweroff(void);                    // says goodbye to the host first
-_Noreturn void machine_restart(void);
+// The host's, or that of another core's panic.
+_Noreturn void panic_nmi(const struct trap_frame *frame);
+// Interrupts off, all other cores stopped. Only one core gets past this, once.
+void machine_seize(void);
+_Noreturn void machine_halt(void); // after machine_seize()
+
+// power.c -----------------------------------------------------------------------------------------
+void power_init(void);                 // the power button
+_Noreturn void machine_poweroff(void); // says goodbye to the host first
+_Noreturn void machine_restart(void);  // the same
+void machine_reset(void);              // at once; returns if there is no way
 
 // random.c, console.c, config_load.c --------------------------------------------------------------
 void random_init(const struct boot_info *info);

@@ -76,6 +76,7 @@ _Noreturn void kernel_main(const struct boot_info *info)
     config_init(info);
     report_machine(info);
     console_init();
+    power_init();
 
     cores_start(info);
     net_start();

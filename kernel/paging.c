@@ -72,10 +72,8 @@ static uint64_t *table_of(uint64_t entry)
 }
 
 // Replaces a 2 MiB entry by a table that says the same, so that one page of it can differ.
-static void split(uint64_t *entry)
+static void split(uint64_t *entry, uint64_t *table)
 {
-    uint64_t *table = table_new();
-
     for (uint64_t i = 0; i < 512; i++)
         table[i] = (*entry & ~PTE_LARGE) + i * PAGE_SIZE;
     *entry = (uint64_t)table | PTE_PRESENT | PTE_WRITE;
@@ -93,7 +91,7 @@ static uint64_t *entry_make(uint64_t *root, uint64_t virt, unsigned level)
         if (!(*entry & PTE_PRESENT))
             *entry = (uint64_t)table_new() | PTE_PRESENT | PTE_WRITE;
         else if (*entry & PTE_LARGE)
-            split(entry);
+            split(entry, table_new());
         table = table_of(*entry);
     }
 }
@@ -242,13 +240,23 @@ void paging_protect(uint64_t page, enum map_kind kind)
     unlock(&table_lock, enabled);
 }
 
-void paging_unmap(void *page)
+bool paging_unmap(void *page)
 {
-    bool enabled = lock(&table_lock);
+    uint64_t *table = page_alloc(1); // in case that the page is part of a big one
+    bool large = false;
 
+    if (!table)
+        return false;
+    bool enabled = lock(&table_lock);
+    uint64_t *entry = entry_find(pml4, (uint64_t)page, &large);
+    if (large)
+        split(entry, table);
     *entry_make(pml4, (uint64_t)page, 1) = 0;
     tlb_flush_page((uint64_t)page);
     unlock(&table_lock, enabled);
+    if (!large)
+        page_free(table, 1);
+    return true;
 }
 
 bool paging_readable(const void *p, size_t bytes)

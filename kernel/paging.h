@@ -28,8 +28,9 @@ void paging_map(uint64_t phys, uint64_t bytes, enum map_kind kind);
 // Changes the rights of one page of the identity map.
 void paging_protect(uint64_t page, enum map_kind kind);
 
-// Takes one page of RAM out of the map (stack guards). For ever. Core 0 or the core that owns it.
-void paging_unmap(void *page);
+// Takes one page of RAM out of the map (stack guards), for ever. False if there is no memory for
+// the table that this may need.
+bool paging_unmap(void *page);
 
 // True if reading [p, p+bytes) cannot fault on this core.
 bool paging_readable(const void *p, size_t bytes);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The end: report, tell the host, stop; and the orderly power-off and restart. The first core that
-// panics stops all others by NMI and owns the consoles from then on.
+// The end: report, tell the host, stop. The first core that panics stops all others by NMI and owns
+// the consoles from then on; so does one that powers off or restarts the machine (power.c).
 #include "kernel/panic.h"
 
 #include <stdarg.h>
@@ -27,8 +27,9 @@
 #define BACKTRACE_MAX 32
 #define REPORT_BYTES 4096
 
-static atomic_uint owner;   // core number + 1 of the core that panicked first
-static atomic_uint stopped; // cores that obeyed the NMI
+static atomic_uint owner;    // core number + 1 of the core that panicked first
+static atomic_uint stopped;  // cores that obeyed the NMI
+static atomic_bool finished; // they have nothing left to serve
 static char report_text[REPORT_BYTES];
 static int report_length;
 
@@ -122,11 +123,9 @@ static void report_registers(const struct trap_frame *f)
 static _Noreturn void stop_or_restart(void)
 {
     log_announce("stopped");
-    if (config.on_panic == PANIC_RESTART) {
-        platform_reset();
-        acpi_reset();
-    }
-    cpu_stop();
+    if (config.on_panic == PANIC_RESTART)
+        machine_reset();
+    machine_halt();
 }
 
 // The report itself failed. One more word by the serial port, the simplest of the consoles.
@@ -142,8 +141,7 @@ static _Noreturn void give_up(void)
     stop_or_restart();
 }
 
-// Only one core gets past this, once.
-static void seize_machine(void)
+void machine_seize(void)
 {
     unsigned expected = 0, self = core_id() + 1;
 
@@ -160,11 +158,21 @@ static void seize_machine(void)
     log_break_lock();
 }
 
+_Noreturn void machine_halt(void)
+{
+    atomic_store(&finished, true);
+    cpu_stop();
+}
+
 void panic_nmi(const struct trap_frame *frame)
 {
     if (atomic_load(&owner) == 0)
         panic_trap(frame); // the host's: somebody asks for a crash report
     atomic_fetch_add(&stopped, 1);
+    while (!atomic_load(&finished)) {
+        platform_serve_while_stopped();
+        cpu_pause();
+    }
     cpu_stop();
 }
 
@@ -177,6 +185,7 @@ static _Noreturn void finish(const struct trap_frame *frame, uint64_t code)
         uint64_t numbers[5] = {code, 0, frame->rip, frame->rax, frame->rsp};
         platform_crash(numbers, report_text, (size_t)report_length);
         vmbus_unload();
+        platform_stop();
     }
     stop_or_restart();
 }
@@ -188,7 +197,7 @@ _Noreturn void panic_trap(const struct trap_frame *frame)
     // A push or a call hit the page below the stack, which is not mapped.
     if (frame->vector == VECTOR_PAGE_FAULT && read_cr2() - frame->rsp + PAGE_SIZE < 2 * PAGE_SIZE)
         name = "stack overflow";
-    seize_machine();
+    machine_seize();
     report("dunlin: panic: core %u: %s (vector %llu, error %llx, address %llx)\n", core_id(),
            name ? name : "exception", (unsigned long long)frame->vector,
            (unsigned long long)frame->error,
@@ -209,7 +218,7 @@ _Noreturn void panic(const char *format, ...)
                      : "=&r"(frame.rbp), "=&r"(frame.rsp), "=m"(frame.rbx), "=m"(frame.r12),
                        "=m"(frame.r13), "=m"(frame.r14), "=m"(frame.r15), "=&r"(frame.rflags));
     frame.cs = 8;
-    seize_machine();
+    machine_seize();
     va_start(args, format);
     stbsp_vsnprintf(text, sizeof(text), format, args);
     va_end(args);
@@ -222,27 +231,4 @@ _Noreturn void __stack_chk_fail(void); // called by the compiler's code
 _Noreturn void __stack_chk_fail(void)
 {
     panic("stack smashed");
-}
-
-_Noreturn void machine_poweroff(void)
-{
-    if (platform_running())
-        vmbus_unload();
-    interrupts_off();
-    log_announce("power off");
-    acpi_poweroff();
-    log_announce("the machine does not power off; halted");
-    cpu_stop();
-}
-
-_Noreturn void machine_restart(void)
-{
-    if (platform_running())
-        vmbus_unload();
-    interrupts_off();
-    log_announce("restart");
-    platform_reset();
-    acpi_reset();
-    log_announce("the machine does not restart; halted");
-    cpu_stop();
 }

@@ -29,7 +29,12 @@ void timer_arm(uint64_t deadline);
 // context.
 void platform_crash(const uint64_t numbers[5], const char *text, size_t length);
 
-// Stops interrupts of this core's SynIC and timer; the machine is about to stop or restart.
+// What a core that panic stopped must do for the one that talks to the host; called again and
+// again.
+void platform_serve_while_stopped(void);
+
+// Takes back everything that platform_init() and platform_init_core() set up on this core, so that
+// the host's pages are out of the memory that the next system will use. No hypercalls from now on.
 void platform_stop(void);
 
 // Restarts the machine if the hypervisor has a way; returns if not.

@@ -14,6 +14,7 @@ enum vector {
     VECTOR_TIMER = 0x41,
     VECTOR_WAKE = 0x42,
     VECTOR_SERIAL = 0x43,
+    VECTOR_ACPI = 0x44,
     VECTOR_SPURIOUS = 0xff,
 };
 

@@ -32,6 +32,8 @@ static bool read_tsc_page(uint64_t *out)
         uint64_t tsc = rdtsc_ordered();
         atomic_thread_fence(memory_order_acquire);
         if (tsc_page->sequence == sequence) {
+            if (scale == 0)
+                return false; // time would stand still, and every time-out with it
             *out = (uint64_t)(((unsigned __int128)tsc * scale) >> 64) + (uint64_t)offset;
             return true;
         }
@@ -74,6 +76,7 @@ void clock_init_core(void)
     if (core_id() == 0)
         irq_set(VECTOR_TIMER, timer_fired, hv_direct_timers() || !hv_auto_eoi());
     armed = UINT64_MAX;
+    synic_free_timer_message();     // the firmware's, else ours would wait behind it for ever
     wrmsr(HV_MSR_STIMER0_COUNT, 0); // the configuration may only change while it is off
     if (hv_direct_timers()) {
         config |= HV_TIMER_DIRECT | (uint64_t)VECTOR_TIMER << HV_TIMER_VECTOR_SHIFT;
@@ -97,4 +100,8 @@ void clock_stop(void)
 {
     wrmsr(HV_MSR_STIMER0_COUNT, 0);
     armed = UINT64_MAX;
+    if (tsc_page) {
+        wrmsr(HV_MSR_REFERENCE_TSC, rdmsr(HV_MSR_REFERENCE_TSC) & ~HV_ENABLE);
+        tsc_page = NULL; // from now on by MSR
+    }
 }

@@ -25,7 +25,7 @@ void platform_crash(const uint64_t numbers[5], const char *text, size_t length)
     if (!available)
         return;
     for (unsigned i = 0; i < 5; i++)
-        wrmsr(HV_MSR_CRASH_P0 + i, numbers[i]);
+        wrmsr(HV_MSR_CRASH_P0 + i, i == 1 ? HV_GUEST_OS_ID : numbers[i]); // P1 by the TLFS
     if (text_page && length && (rdmsr(HV_MSR_CRASH_CTL) & HV_CRASH_MESSAGE)) {
         if (length > PAGE_SIZE)
             length = PAGE_SIZE;

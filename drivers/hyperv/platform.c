@@ -89,8 +89,10 @@ uint32_t platform_vp_index(void)
 
 void platform_stop(void)
 {
-    clock_stop();
     synic_stop();
+    clock_stop();
+    wrmsr(HV_MSR_HYPERCALL, rdmsr(HV_MSR_HYPERCALL) & ~HV_ENABLE);
+    wrmsr(HV_MSR_GUEST_OS_ID, 0);
 }
 
 void platform_reset(void)

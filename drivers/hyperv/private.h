@@ -18,15 +18,15 @@ void hv_enable_page(uint32_t msr, const void *page);
 void hypercall_init_core(void);
 
 // synic.c
-void synic_init(void);      // core 0
-void synic_init_core(void); // each core; SIMP and SIEFP
-void synic_stop(void);      // the calling core
-void synic_free_timer_message(void);
+void synic_init(void);               // core 0
+void synic_init_core(void);          // each core; SIMP and SIEFP
+void synic_stop(void);               // the calling core
+void synic_free_timer_message(void); // the calling core's, if there is one
 
 // clock.c
 void clock_init(void);      // core 0
 void clock_init_core(void); // each core's timer; after synic_init_core()
-void clock_stop(void);
+void clock_stop(void);      // this core's timer, and the TSC page
 
 // crash.c
 void crash_init(bool crash_msrs);

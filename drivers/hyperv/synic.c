@@ -17,6 +17,7 @@
 static struct hv_message_slot *messages[MAX_CORES]; // 16 slots each; panic reads other cores'
 static PERCORE struct hv_event_flags *events;
 static PERCORE volatile bool interrupted;
+static atomic_bool eom_wanted[MAX_CORES]; // panic on one core emptied another one's slot
 
 static void note_interrupt(void)
 {
@@ -40,6 +41,7 @@ void synic_init_core(void)
     hv_enable_page(HV_MSR_SIEFP, events);
     wrmsr(HV_MSR_SINT0 + HV_SINT_VMBUS, VECTOR_VMBUS | (hv_auto_eoi() ? HV_SINT_AUTO_EOI : 0));
     wrmsr(HV_MSR_SCONTROL, rdmsr(HV_MSR_SCONTROL) | HV_ENABLE);
+    interrupted = true; // look once at what the firmware may have left, which does not interrupt
 }
 
 void synic_stop(void)
@@ -58,17 +60,32 @@ bool synic_interrupted(void)
     return true;
 }
 
+// The MSR is the writing core's own: for another core's slot that core has to write it.
+static void end_of_message(unsigned core)
+{
+    if (core == core_id())
+        wrmsr(HV_MSR_EOM, 0);
+    else
+        atomic_store(&eom_wanted[core], true);
+}
+
+void platform_serve_while_stopped(void)
+{
+    if (atomic_exchange(&eom_wanted[core_id()], false))
+        wrmsr(HV_MSR_EOM, 0);
+}
+
 // Empties the slot so that the host can fill it, and asks for the next message if one waits. The
 // order matters: the host sets the flag after it found the slot full, so empty first, then look.
-static void free_slot(struct hv_message_slot *slot, uint32_t type)
+static void free_slot(unsigned core, struct hv_message_slot *slot, uint32_t type)
 {
     __atomic_compare_exchange_n(&slot->type, &type, 0, false, __ATOMIC_SEQ_CST, __ATOMIC_RELAXED);
     atomic_thread_fence(memory_order_seq_cst);
     if (__atomic_load_n(&slot->flags, __ATOMIC_RELAXED) & HV_MESSAGE_PENDING)
-        wrmsr(HV_MSR_EOM, 0);
+        end_of_message(core);
 }
 
-static bool take(struct hv_message_slot *slot, struct hv_message *out)
+static bool take(unsigned core, struct hv_message_slot *slot, struct hv_message *out)
 {
     uint32_t type = __atomic_load_n(&slot->type, __ATOMIC_ACQUIRE);
     struct hv_message_slot copy;
@@ -76,7 +93,7 @@ static bool take(struct hv_message_slot *slot, struct hv_message *out)
     if (type == 0)
         return false;
     memcpy(&copy, slot, sizeof(copy));
-    free_slot(slot, type);
+    free_slot(core, slot, type);
     if (copy.payload_size > HV_MESSAGE_PAYLOAD_MAX)
         return false; // no such message exists; the next one interrupts again
     out->type = type;
@@ -88,7 +105,7 @@ static bool take(struct hv_message_slot *slot, struct hv_message *out)
 
 bool synic_take_message_of(unsigned core, struct hv_message *out)
 {
-    return messages[core] && take(&messages[core][HV_SINT_VMBUS], out);
+    return messages[core] && take(core, &messages[core][HV_SINT_VMBUS], out);
 }
 
 bool synic_take_message(struct hv_message *out)
@@ -102,7 +119,7 @@ void synic_free_timer_message(void)
     uint32_t type = __atomic_load_n(&slot->type, __ATOMIC_ACQUIRE);
 
     if (type)
-        free_slot(slot, type);
+        free_slot(core_id(), slot, type);
 }
 
 bool synic_take_events(uint64_t flags[HV_EVENT_FLAG_WORDS])
