@@ -82,7 +82,11 @@ static bool core_poll(void *ctx)
         take_messages();
     }
     for (struct channel *c = bus.channels; c; c = c->next) {
-        if (c->polling && c->state == CHANNEL_OPEN && c->ops->poll(c->ctx))
+        if (c->state != CHANNEL_OPEN)
+            continue;
+        if (!c->polling)
+            c->ops->flush(c->ctx); // of timers and fibers: others may keep the core from halting
+        else if (c->ops->poll(c->ctx))
             more = true;
     }
     return more;

@@ -17,7 +17,7 @@ enum channel_state { CHANNEL_CLOSED, CHANNEL_OPENING, CHANNEL_OPEN, CHANNEL_DEAD
 struct channel_ops {
     // A bounded batch of work; true if there is more. Called while the channel is OPEN.
     bool (*poll)(void *ctx);
-    // The core is about to halt: show the host what is queued.
+    // Show the host what is queued: each turn of the loop without poll(), and before the core halts.
     void (*flush)(void *ctx);
 };
 

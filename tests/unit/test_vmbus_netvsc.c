@@ -21,6 +21,7 @@
 #include "fake_host.h"
 #include "fake_kernel.h"
 #include "kernel/config.h"
+#include "kernel/loop.h"
 #include "kernel/time.h"
 
 #define LONG (200 * TIME_S)
@@ -598,6 +599,35 @@ static void child_test_send_copied(void)
 }
 CHILD_TEST(test_send_copied)
 
+static bool always_busy(void *ctx)
+{
+    (void)ctx;
+    return true;
+}
+
+// Something else keeps the core from halting: what was queued outside of the handler goes out anyway.
+static void child_test_flushed_while_the_core_is_busy(void)
+{
+    static struct poller busy = {.name = "busy", .poll = always_busy};
+    uint8_t a[64] = {0};
+
+    start_up();
+    uint32_t range[2] = {0, host_frame(0, a, sizeof(a), 0)};
+    host_transfer(1, range, 1);
+    fake_run(0);
+    CHECK(client.frames == 1);
+    unsigned completions = host.completion_count;
+    loop_add(&busy);
+    CHECK(send(100, 0, NULL) == NIC_TX_COPIED);
+    nic_rx_release(client.nic, client.tokens[0]);
+    client.frames = 0;
+    CHECK(host.packet_count == 0 && host.completion_count == completions);
+    fake_turn();
+    CHECK(host.packet_count == 1 && host.completion_count == completions + 1);
+    loop_remove(&busy);
+}
+CHILD_TEST(test_flushed_while_the_core_is_busy)
+
 static void child_test_send_aggregates_up_to_the_limit(void)
 {
     start_up();
@@ -1017,6 +1047,7 @@ int main(void)
         cmocka_unit_test(test_malformed_packets),
         cmocka_unit_test(test_vlan_is_not_ours),
         cmocka_unit_test(test_send_copied),
+        cmocka_unit_test(test_flushed_while_the_core_is_busy),
         cmocka_unit_test(test_send_aggregates_up_to_the_limit),
         cmocka_unit_test(test_send_held),
         cmocka_unit_test(test_bad_completions),
