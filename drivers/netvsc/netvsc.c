@@ -43,6 +43,16 @@ void nic_flush(struct nic *nic)
     channel_publish(&nic->channel);
 }
 
+// True if the rings can be used; else the device's fiber is told. What is sent outside of the handler
+// may be the first to see a broken index.
+static bool rings_alive(struct nic *nic)
+{
+    if (!nic->channel.in.dead && !nic->channel.out.dead)
+        return true;
+    channel_fail(&nic->channel, "impossible ring index or packet");
+    return false;
+}
+
 static bool handler_poll(void *ctx)
 {
     struct nic *nic = ctx;
@@ -54,16 +64,15 @@ static bool handler_poll(void *ctx)
     if (frames)
         nic_client->batch_end(nic);
     nic_flush(nic);
-    if (nic->channel.in.dead || nic->channel.out.dead) {
-        channel_fail(&nic->channel, "impossible ring index or packet");
-        return false;
-    }
-    return more;
+    return rings_alive(nic) && more;
 }
 
 static void handler_flush(void *ctx)
 {
-    nic_flush(ctx);
+    struct nic *nic = ctx;
+
+    nic_flush(nic);
+    rings_alive(nic);
 }
 
 static const struct channel_ops handler = {.poll = handler_poll, .flush = handler_flush};

@@ -102,6 +102,8 @@ static bool core_arm(void *ctx)
         if (c->state != CHANNEL_OPEN)
             continue;
         c->ops->flush(c->ctx);
+        if (c->state != CHANNEL_OPEN)
+            return true; // it was found dead: its fiber has to run
         if (!c->polling)
             continue;
         if (ring_in_unmask(&c->in))

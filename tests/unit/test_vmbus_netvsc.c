@@ -883,6 +883,29 @@ static void child_test_dead_send_ring(void)
 }
 CHILD_TEST(test_dead_send_ring)
 
+// The same, but the host never interrupts again: who sends finds out.
+static void child_test_dead_send_ring_in_silence(void)
+{
+    start_up();
+    host.paused = true;
+    while (send(2000, 0, NULL) != NIC_TX_FULL)
+        ;
+    host_out_header()->read_index = 12;
+    uint64_t interrupts = counter("interrupts");
+    CHECK(send(2000, 0, NULL) == NIC_TX_FULL);
+    CHECK(send(2000, 0, NULL) == NIC_TX_FULL);
+    nic_flush(client.nic);
+    fake_turn();
+    CHECK(counter("interrupts") == interrupts);
+    fake_run(LONG);
+    CHECK(client.detached == 1 && host.closes == 1);
+    host_rescind(HOST_RELID);
+    fake_run(LONG);
+    CHECK(host.released == 1);
+    check_all_freed();
+}
+CHILD_TEST(test_dead_send_ring_in_silence)
+
 static void child_test_offers(void)
 {
     start_up();
@@ -1057,6 +1080,7 @@ int main(void)
         cmocka_unit_test(test_rescind),
         cmocka_unit_test(test_dead_receive_ring),
         cmocka_unit_test(test_dead_send_ring),
+        cmocka_unit_test(test_dead_send_ring_in_silence),
         cmocka_unit_test(test_offers),
         cmocka_unit_test(test_messages),
         cmocka_unit_test(test_unload),
