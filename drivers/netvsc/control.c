@@ -22,7 +22,7 @@ static int put_wait(struct nic *nic, uint32_t id, const struct nvsp_message *m, 
     uint32_t need = ring_packet_bytes(sizeof(d), sizeof(*m));
 
     for (;;) {
-        if (nic->device->rescinded || nic->device->failed)
+        if (nic->device->rescinded || nic->device->failed || nic->channel.state != CHANNEL_OPEN)
             return -ENODEV;
         bool put = m ? tx_room(nic, need) && ring_out_put(&nic->channel.out, &d, sizeof(d), &vec, 1)
                      : tx_put_control(nic, id, nic->control.page_gpa, rndis_len);

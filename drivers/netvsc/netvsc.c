@@ -38,6 +38,8 @@ void *nic_client_data(const struct nic *nic)
 
 void nic_flush(struct nic *nic)
 {
+    if (nic->channel.state != CHANNEL_OPEN)
+        return;
     rx_flush(nic);
     tx_close_section(nic);
     channel_publish(&nic->channel);
@@ -126,12 +128,17 @@ static int channel_up(struct nic *nic)
     return channel_open(&nic->channel, nic->device, config.ring & ~(PAGE_SIZE - 1), &handler, nic);
 }
 
-static void channel_down(struct nic *nic)
+// After this the host has nothing of ours but the buffers. If it did not confirm that, nic->leaked.
+static void channel_end(struct nic *nic)
 {
-    // From VMBus 4.0 the buffers go after the channel; before they have gone already.
     if (channel_close(&nic->channel))
         nic->leaked = true;
-    unshare(nic);
+}
+
+static void channel_down(struct nic *nic)
+{
+    channel_end(nic);
+    unshare(nic); // from VMBus 4.0 the buffers go after the channel; before they have gone already
 }
 
 static int configure(struct nic *nic)
@@ -242,12 +249,31 @@ static void drain(struct nic *nic)
         fiber_sleep(TIME_MS);
 }
 
+// The host may read a frame's memory until it has completed it or has let go of the channel. So that
+// goes first if frames are still out; if the host does not confirm it the frames are lost to us, too.
+static void abort_sends(struct nic *nic)
+{
+    uint32_t held = tx_held(nic);
+
+    if (held == 0)
+        return;
+    rndis_halt(nic);
+    buffers_revoke(nic);
+    channel_end(nic);
+    if (!nic->leaked) {
+        tx_abort(nic);
+        return;
+    }
+    log_error("%s: %u sent frames are lost: the host did not let go of them", nic->info.name, held);
+    vmbus_counters.leaked_requests += held;
+}
+
 static void detach(struct nic *nic)
 {
     nic->state = NIC_STOPPING;
     nic_flush(nic);
     drain(nic);
-    tx_abort(nic);
+    abort_sends(nic);
     nic_client->detach(nic);
     nic_flush(nic);
 }

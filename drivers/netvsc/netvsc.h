@@ -70,8 +70,9 @@ struct nic_client {
     // A NIC is ready: core 0, from a fiber. From now on the other functions may be called.
     void (*attach)(struct nic *nic);
     // The NIC is going: core 0, from a fiber. Every frame that was HELD has come back by tx_done
-    // before; nic_send() answers NIC_TX_FULL. On return the stack must hold no received frame (it may
-    // call nic_rx_release() meanwhile), and must not use the nic any more.
+    // before, but for those that the host did not let go of: they never do, their memory must not be
+    // used again. nic_send() answers NIC_TX_FULL. On return the stack must hold no received frame (it
+    // may call nic_rx_release() meanwhile), and must not use the nic any more.
     void (*detach)(struct nic *nic);
     // Link went up or down: core 0. info->link_up is already updated.
     void (*link)(struct nic *nic);

@@ -168,6 +168,7 @@ bool tx_wait_room(struct nic *nic, uint32_t ring_bytes); // true: there is room 
 void tx_close_section(struct nic *nic);
 void tx_complete(struct nic *nic, const struct ring_packet *packet);
 void tx_check_ready(struct nic *nic);
-void tx_abort(struct nic *nic); // hands back every held frame
+uint32_t tx_held(const struct nic *nic); // frames that have not come back
+void tx_abort(struct nic *nic);          // hands back all of them
 // A packet with one GPA range, from memory that stays until it is completed. False: ring is full.
 bool tx_put_control(struct nic *nic, uint32_t id, uint64_t gpa, uint32_t length);

@@ -373,12 +373,26 @@ void tx_complete(struct nic *nic, const struct ring_packet *packet)
     request_done(nic, (uint32_t)id, &m, length);
 }
 
+static bool is_held(const struct nic *nic, uint32_t id)
+{
+    return requests_used(&nic->tx.requests, id) && nic->tx.request[id].kind == TX_HELD;
+}
+
+uint32_t tx_held(const struct nic *nic)
+{
+    uint32_t held = 0;
+
+    for (uint32_t id = 1; id <= TX_REQUESTS; id++)
+        held += is_held(nic, id);
+    return held;
+}
+
 void tx_abort(struct nic *nic)
 {
     for (uint32_t id = 1; id <= TX_REQUESTS; id++) {
         struct tx_request *request = request_of(nic, id);
 
-        if (!requests_used(&nic->tx.requests, id) || request->kind != TX_HELD)
+        if (!is_held(nic, id))
             continue;
         request->kind = TX_COPIED; // a late completion finds nothing to hand back
         request->section = UINT16_MAX;

@@ -34,7 +34,8 @@ struct vmbus_counters {
     uint64_t posts, post_retries;
     uint64_t offers, offers_dropped, rescinds, released;
     uint64_t events, unknown_events, signals;
-    uint64_t leaked_pages; // shared memory that the host did not confirm to have let go
+    uint64_t leaked_pages;    // shared memory that the host did not confirm to have let go
+    uint64_t leaked_requests; // the same of memory that packets referred to
 };
 extern struct vmbus_counters vmbus_counters;
 

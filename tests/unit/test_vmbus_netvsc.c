@@ -47,12 +47,18 @@ static struct {
     void *done[2048];
     unsigned done_count;
     bool release; // at once
+    bool send;    // when attached
+    unsigned closes_at_done;
 } client;
+
+static enum nic_tx_result send(uint32_t len, uint8_t csum, void *ctx);
 
 static void on_attach(struct nic *nic)
 {
     client.nic = nic;
     client.attached++;
+    if (client.send)
+        CHECK(send(2000, 0, &client) == NIC_TX_HELD);
 }
 
 static void on_detach(struct nic *nic)
@@ -91,6 +97,7 @@ static void on_batch_end(struct nic *nic)
 static void on_tx_done(struct nic *nic, void *ctx)
 {
     CHECK(nic == client.nic);
+    client.closes_at_done = host.closes;
     client.done[client.done_count++] = ctx;
 }
 
@@ -906,6 +913,74 @@ static void child_test_dead_send_ring_in_silence(void)
 }
 CHILD_TEST(test_dead_send_ring_in_silence)
 
+// Frames whose sending breaks off are given back when the host has let go of the channel, not before.
+static void child_test_held_frames_of_a_dead_channel(void)
+{
+    start_up();
+    host.hold = true;
+    CHECK(send(2000, 0, &client) == NIC_TX_HELD);
+    fake_run(0);
+    CHECK(host.packet_count == 1 && client.done_count == 0);
+    unsigned gpadls = host.gpadls_live;
+    host_in_header()->write_index = 0x7ffffff8;
+    host_event(HOST_RELID);
+    fake_run(LONG);
+    CHECK(client.detached == 1 && client.done_count == 1 && client.done[0] == &client);
+    CHECK(client.closes_at_done == 1 && gpadls == 3 && host.gpadls_live == 0);
+    CHECK(host.bad == 0);
+    check_all_freed();
+    CHECK(counter("leaked_pages") == 0 && counter("leaked_requests") == 0);
+}
+CHILD_TEST(test_held_frames_of_a_dead_channel)
+
+// The host does not even confirm the end of the channel: the frames stay away.
+static void child_test_held_frames_are_lost(void)
+{
+    start_up();
+    host.hold = true;
+    CHECK(send(2000, 0, &client) == NIC_TX_HELD);
+    CHECK(send(3000, 0, &client) == NIC_TX_HELD);
+    fake_run(0);
+    host.fault_at = host.questions + 1;
+    host.fault = FAULT_SILENT;
+    host_in_header()->write_index = 0x7ffffff8;
+    host_event(HOST_RELID);
+    fake_run(LONG);
+    CHECK(strcmp(host.question, "teardown") == 0);
+    CHECK(client.detached == 1 && client.done_count == 0);
+    CHECK(counter("leaked_requests") == 2 && counter("leaked_pages") > 0);
+    check_all_freed();
+}
+CHILD_TEST(test_held_frames_are_lost)
+
+// A NIC that goes down by our own wish while the host is slow: said goodbye to in order, then closed.
+static void child_test_held_frames_of_a_slow_host(void)
+{
+    host.hold = true;
+    client.send = true;
+    host.max_version = want_version;
+    host.fault_at = fault_number; // opening the packet filter, the last question
+    host.fault = FAULT_SILENT;
+    start();
+    CHECK(strncmp(host.question, "teardown", 8) == 0);
+    CHECK(client.attached == 1 && client.detached == 1);
+    CHECK(client.done_count == 1 && client.closes_at_done == 1);
+    CHECK(host.halts == 1 && host.revokes == 2 && host.closes == 1 && host.bad == 0);
+    check_all_freed();
+    CHECK(counter("leaked_pages") == 0 && host.gpadls_live == 0);
+}
+
+static void test_held_frames_of_a_slow_host(void **state)
+{
+    (void)state;
+    fault_number = (unsigned)questions_of_a_good_run();
+    want_version = VMBUS_VERSION_5_3;
+    in_child(child_test_held_frames_of_a_slow_host);
+    want_version = VMBUS_VERSION_3_0; // another order; two versions are refused before
+    fault_number += 2;
+    in_child(child_test_held_frames_of_a_slow_host);
+}
+
 static void child_test_offers(void)
 {
     start_up();
@@ -1081,6 +1156,9 @@ int main(void)
         cmocka_unit_test(test_dead_receive_ring),
         cmocka_unit_test(test_dead_send_ring),
         cmocka_unit_test(test_dead_send_ring_in_silence),
+        cmocka_unit_test(test_held_frames_of_a_dead_channel),
+        cmocka_unit_test(test_held_frames_are_lost),
+        cmocka_unit_test(test_held_frames_of_a_slow_host),
         cmocka_unit_test(test_offers),
         cmocka_unit_test(test_messages),
         cmocka_unit_test(test_unload),
