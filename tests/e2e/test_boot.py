@@ -47,6 +47,39 @@ def test_power_off(boot):
     assert vm.wait_exit(20) == "guest-shutdown"
 
 
+def test_power_button(boot):
+    """What a host does to stop a guest: the same as the command."""
+    vm = boot.dunlin(vcpus=2)
+    vm.qmp("system_powerdown")
+    assert vm.wait_exit(20) == "guest-shutdown"
+    assert "power off" in vm.console()
+
+
+def test_restart(boot):
+    """The runner lets no machine start again: it ends with the reset."""
+    vm = boot.dunlin()
+    vm.send_line("restart")
+    assert vm.wait_exit(20) == "guest-reset"
+
+
+@pytest.mark.parametrize("command, report", [("panic fault", "page fault .*address 8"),
+                                             ("panic overflow", "stack overflow")])
+def test_unmapped_pages(boot, command, report):
+    """Page 0 and the page below a stack end the guest with a report of their own."""
+    vm = boot.dunlin()
+    vm.send_line(command)
+    vm.wait_console("panic: core 0: " + report, 10)
+    vm.wait_console("dunlin: stopped", 10)
+
+
+def test_nmi(boot):
+    """A host that asks a silent guest for a report gets one, whichever core takes it."""
+    vm = boot.dunlin(vcpus=4)
+    vm.qmp("inject-nmi")
+    vm.wait_console("panic: core [0-3]: NMI", 10)
+    vm.wait_console("dunlin: stopped", 10)
+
+
 def test_panic(boot):
     """A panic reports registers and a backtrace with names, to the console and to the host."""
     vm = boot.dunlin(vcpus=2)
