@@ -3,6 +3,7 @@
 #pragma once
 
 #include "lwip/arch.h"
+#include "lwip/err.h"
 #include "lwip/ip_addr.h"
 
 struct pbuf;
@@ -18,3 +19,13 @@ u32_t net_tcp_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *rem
 u32_t *net_tcp_segment_out(const struct pbuf *p, const struct tcp_hdr *header,
                            const struct tcp_pcb *pcb, u32_t *options);
 #define LWIP_HOOK_TCP_OUT_ADD_TCPOPTS net_tcp_segment_out
+
+// Called for each segment that arrives, before lwIP takes it; its header is in host order, p begins
+// behind it. ERR_OK, or lwIP drops it.
+err_t net_tcp_segment_in(const struct tcp_pcb *pcb, const struct tcp_hdr *header,
+                         const struct pbuf *p);
+#define LWIP_HOOK_TCP_INPACKET_PCB(pcb, header, optlen, opt1len, opt2, p)                          \
+    net_tcp_segment_in(pcb, header, p)
+
+// How many bytes a connection may keep out of order; less when memory is short.
+u32_t net_ooseq_limit(void);

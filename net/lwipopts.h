@@ -12,9 +12,9 @@
 
 // Memory: every object comes from the core's heap, so pbufs are identity mapped and may be shown to
 // the host, and an idle core holds nothing. The MEMP_NUM_* limits do not apply; what bounds each
-// kind is said where it is made.
+// kind is said where it is made, and net_alloc() keeps the rest of the machine alive.
 #define MEM_CUSTOM_ALLOCATOR 1
-#define MEM_CUSTOM_MALLOC heap_alloc
+#define MEM_CUSTOM_MALLOC net_alloc
 #define MEM_CUSTOM_FREE heap_free
 #define MEM_CUSTOM_CALLOC net_calloc
 #define MEMP_MEM_MALLOC 1
@@ -61,9 +61,9 @@
 #define TCP_SND_QUEUELEN 4096 // pbufs, two a segment: enough for TCP_SND_BUF down to an MSS of 256
 #define TCP_OVERSIZE 0        // what is sent in bulk is sent by reference
 #define TCP_QUEUE_OOSEQ 1     // keep what arrives out of order,
-#define TCP_OOSEQ_MAX_BYTES (256 * 1024) // at most so much of it on each connection,
-#define TCP_OOSEQ_MAX_PBUFS 512          // in so many pbufs
-#define LWIP_TCP_SACK_OUT 1              // tell the sender what did arrive
+#define TCP_OOSEQ_BYTES_LIMIT(pcb) net_ooseq_limit() // at most so much of it on each connection,
+#define TCP_OOSEQ_MAX_PBUFS 512                      // in so many pbufs
+#define LWIP_TCP_SACK_OUT 1                          // tell the sender what did arrive
 #define LWIP_TCP_TIMESTAMPS 1
 #define LWIP_TCP_KEEPALIVE 1           // services set their own times
 #define TCP_LISTEN_BACKLOG 1           // bounds half-open connections,

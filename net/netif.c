@@ -99,7 +99,7 @@ static struct pbuf *rx_copy(struct interface *interface, const struct nic_frame 
 // The frame with private headers and a payload that stays where it is. NULL: no memory.
 static struct pbuf *rx_lend(struct interface *interface, const struct nic_frame *in)
 {
-    struct rx_frame *frame = heap_alloc(sizeof(*frame));
+    struct rx_frame *frame = net_alloc(sizeof(*frame));
     if (!frame)
         return NULL;
     frame->interface = interface;
@@ -408,6 +408,8 @@ static void netif_detach(struct nic *nic)
     dhcp_stop(&interface->netif);
     dhcp_cleanup(&interface->netif);
     netif_remove(&interface->netif); // aborts the connections that use its address
+    if (!netif_default && interfaces)
+        netif_set_default(&interfaces->netif);
     drop_queue(interface);
     // What is left on loan waits in the reassembly of fragments: let all of it grow too old.
     for (int age = 0; age <= IP_REASS_MAXAGE; age++)

@@ -25,12 +25,29 @@
 #include "net/net.h"
 #include "net/services/service.h"
 
+// When less than one page in so many is free, memory is short: objects larger than the small ones
+// (timers are small, and whatever there is many of has something larger with it) are refused.
+#define RESERVE_PART 16
+#define SMALL_BYTES 64
+
+// What a connection may keep out of order, normally and when memory is short.
+#define OOSEQ_BYTES (256u * 1024)
+#define OOSEQ_BYTES_SHORT (16u * 1024)
+
 // RFC 6528's clock: sequence numbers move on by one every 4 us.
 #define ISN_TICK (4 * TIME_US)
 
-static PERCORE uint8_t isn_key[16];
+// RFC 6056, algorithm 3: the dynamic ports, and how many are tried.
+#define PORT_FIRST 49152
+#define PORT_COUNT 16384
+#define PORT_TRIES 256
+
+static PERCORE uint8_t isn_key[16], port_key[16];
+static PERCORE uint32_t port_counter;
 static PERCORE uint8_t retransmits_slot; // which of a pcb's extra arguments counts retransmissions
 static PERCORE bool announced;
+static PERCORE bool memory_short; // as of this turn of the loop
+static PERCORE unsigned overrunning, refused_allocations;
 
 static struct service *const services[] = {&iperf3_service};
 #define SERVICE_COUNT (sizeof(services) / sizeof(services[0]))
@@ -41,12 +58,27 @@ u32_t sys_now(void)
     return (u32_t)(time_now() / TIME_MS);
 }
 
+static void look_at_memory(void)
+{
+    struct memory_stats memory;
+    memory_stats(&memory);
+    memory_short = memory.pages_free < memory.pages_total / RESERVE_PART;
+}
+
+void *net_alloc(size_t size)
+{
+    void *object = memory_short && size > SMALL_BYTES ? NULL : heap_alloc(size);
+    if (!object)
+        refused_allocations++;
+    return object;
+}
+
 void *net_calloc(size_t count, size_t size)
 {
     size_t bytes;
     if (__builtin_mul_overflow(count, size, &bytes))
         return NULL;
-    void *object = heap_alloc(bytes);
+    void *object = net_alloc(bytes);
     if (object)
         memset(object, 0, bytes);
     return object;
@@ -65,6 +97,22 @@ u32_t net_tcp_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *rem
         uint16_t local_port, remote_port;
     } tuple = {ip_2_ip4(local)->addr, ip_2_ip4(remote)->addr, local_port, remote_port};
     return (u32_t)(time_now() / ISN_TICK + siphash24(isn_key, &tuple, sizeof(tuple)));
+}
+
+err_t stack_tcp_connect(struct tcp_pcb *pcb, const ip_addr_t *remote, u16_t remote_port,
+                        tcp_connected_fn connected)
+{
+    const struct netif *netif = ip4_route(ip_2_ip4(remote));
+    if (!netif)
+        return ERR_RTE;
+    const uint32_t tuple[3] = {netif_ip4_addr(netif)->addr, ip_2_ip4(remote)->addr, remote_port};
+    uint64_t offset = siphash24(port_key, tuple, sizeof(tuple));
+    for (unsigned i = 0; i < PORT_TRIES; i++) {
+        u16_t port = (u16_t)(PORT_FIRST + (offset + port_counter++) % PORT_COUNT);
+        if (tcp_bind(pcb, IP4_ADDR_ANY, port) == ERR_OK)
+            return tcp_connect(pcb, remote, remote_port, connected);
+    }
+    return ERR_USE;
 }
 
 u32_t *net_tcp_segment_out(const struct pbuf *p, const struct tcp_hdr *header,
@@ -86,6 +134,27 @@ uint32_t stack_tcp_retransmits(const struct tcp_pcb *pcb)
     return (uint32_t)(uintptr_t)tcp_ext_arg_get(pcb, retransmits_slot);
 }
 
+// lwIP trims what reaches beyond the window if it is in order or the last out of order, but not
+// otherwise, and later asserts that nothing did. No honest peer sends such a segment: the right edge
+// of a window never moves left here.
+err_t net_tcp_segment_in(const struct tcp_pcb *pcb, const struct tcp_hdr *header,
+                         const struct pbuf *p)
+{
+    if (pcb->state < SYN_RCVD || pcb->state == TIME_WAIT ||
+        !TCP_SEQ_GT(header->seqno, pcb->rcv_nxt))
+        return ERR_OK;
+    u32_t end = header->seqno + p->tot_len + (TCPH_FLAGS(header) & TCP_FIN ? 1 : 0);
+    if (!TCP_SEQ_GT(end, pcb->rcv_nxt + pcb->rcv_wnd))
+        return ERR_OK;
+    overrunning++;
+    return ERR_BUF;
+}
+
+u32_t net_ooseq_limit(void)
+{
+    return memory_short ? OOSEQ_BYTES_SHORT : OOSEQ_BYTES;
+}
+
 void stack_address_up(const struct netif *netif)
 {
     if (announced)
@@ -103,6 +172,7 @@ static bool stack_poll(void *ctx)
 {
     (void)ctx;
     bool worked = false;
+    look_at_memory();
     if (sys_timeouts_sleeptime() == 0) {
         sys_check_timeouts();
         worked = true;
@@ -126,10 +196,11 @@ static PERCORE struct poller stack_poller = {
 
 static void write_tcp_stats(void)
 {
-    stats_print("{\"in\":%u,\"out\":%u,\"dropped\":%u,\"bad_checksum\":%u,\"no_memory\":%u}",
+    stats_print("{\"in\":%u,\"out\":%u,\"dropped\":%u,\"bad_checksum\":%u,\"no_memory\":%u,"
+                "\"overrunning\":%u,\"refused_allocations\":%u}",
                 (unsigned)lwip_stats.tcp.recv, (unsigned)lwip_stats.tcp.xmit,
                 (unsigned)lwip_stats.tcp.drop, (unsigned)lwip_stats.tcp.chkerr,
-                (unsigned)lwip_stats.tcp.memerr);
+                (unsigned)lwip_stats.tcp.memerr, overrunning, refused_allocations);
 }
 
 static struct stats_source tcp_stats = {.name = "tcp", .write = write_tcp_stats};
@@ -137,6 +208,8 @@ static struct stats_source tcp_stats = {.name = "tcp", .write = write_tcp_stats}
 void net_start(void)
 {
     random_bytes(isn_key, sizeof(isn_key));
+    random_bytes(port_key, sizeof(port_key));
+    port_counter = random_u32();
     lwip_init();
     retransmits_slot = tcp_ext_arg_alloc_id();
     loop_add(&stack_poller);

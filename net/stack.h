@@ -3,12 +3,11 @@
 #pragma once
 
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 
 #include "drivers/netvsc/netvsc.h"
-
-struct netif;
-struct tcp_pcb;
+#include "lwip/tcp.h"
 
 // The NIC driver's client (netif.c).
 extern const struct nic_client netif_nic_client;
@@ -18,6 +17,16 @@ void netif_start(void);
 
 // An interface got its address: lets the services announce themselves. From netif.c.
 void stack_address_up(const struct netif *netif);
+
+// Memory for whatever others can make us need: fails while there is still some left for timers and
+// the control plane, which cannot do without. Freed by heap_free(). Any core.
+void *net_alloc(size_t size);
+
+// Opens a connection from a source port that others cannot guess (RFC 6056). To be used instead of
+// tcp_connect(), on a pcb that is not bound; as that, returns before there is a connection. ERR_USE:
+// no port is free.
+err_t stack_tcp_connect(struct tcp_pcb *pcb, const ip_addr_t *remote, u16_t remote_port,
+                        tcp_connected_fn connected);
 
 // How many segments of a connection were sent more than once. The connection's core.
 uint32_t stack_tcp_retransmits(const struct tcp_pcb *pcb);

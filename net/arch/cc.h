@@ -28,9 +28,9 @@ typedef long ssize_t;
 #define X32_F "x"
 #define SZT_F "lu"
 
-void *heap_alloc(size_t size);
 void heap_free(void *object);
-void *net_calloc(size_t count, size_t size); // zeroed; net/stack.c
+void *net_alloc(size_t size);                // net/stack.h
+void *net_calloc(size_t count, size_t size); // zeroed
 uint32_t random_u32(void);
 
 #define LWIP_RAND() random_u32()

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The kernel's services for net/ on Linux, and the program: starts the stack on a TAP device and runs
-// its loop. On standard input it takes the console's command `stats`.
+// its loop. On standard input it takes the commands `stats`, `remove NIC` and `connect ADDRESS PORT`.
 #include <arpa/inet.h>
 #include <getopt.h>
+#include <malloc.h>
 #include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -33,25 +34,42 @@
 #pragma GCC diagnostic pop
 
 struct config config = {.log_level = LOG_INFO, .dhcp = true, .mtu = 1500, .iperf3_port = 5201};
-struct native_options native_options = {.mac = {2, 0, 0, 0x5e, 0, 2}};
+struct native_options native_options;
 
 // ---- Memory ----
 
-static size_t live_objects;
+static size_t live_objects, live_bytes;
+static size_t memory_bytes = 256 << 20; // of the machine that we pretend to be
 
 void *heap_alloc(size_t size)
 {
-    live_objects++;
+    if (live_bytes + size > memory_bytes)
+        return NULL;
     void *object = malloc(size);
-    if (object)
-        memset(object, 0xa5, size); // the heap does not promise zeros
+    if (!object)
+        abort();
+    memset(object, 0xa5, size); // the heap does not promise zeros
+    live_objects++;
+    live_bytes += malloc_usable_size(object);
     return object;
 }
 
 void heap_free(void *object)
 {
-    live_objects -= object != NULL;
+    if (!object)
+        return;
+    live_objects--;
+    live_bytes -= malloc_usable_size(object);
     free(object);
+}
+
+void memory_stats(struct memory_stats *out)
+{
+    size_t free_bytes = memory_bytes > live_bytes ? memory_bytes - live_bytes : 0;
+    *out = (struct memory_stats){.pages_total = memory_bytes / PAGE_SIZE,
+                                 .pages_free = free_bytes / PAGE_SIZE,
+                                 .heap_bytes = live_bytes,
+                                 .heap_objects = live_objects};
 }
 
 void *page_alloc(size_t count)
@@ -172,14 +190,28 @@ void loop_add(struct poller *p)
     *end = p;
 }
 
+void loop_remove(struct poller *p)
+{
+    struct poller **link = &pollers;
+    while (*link != p)
+        link = &(*link)->next;
+    *link = p->next;
+}
+
 static void read_command(void)
 {
-    char line[64];
-    ssize_t got = read(STDIN_FILENO, line, sizeof(line));
+    char line[64], address[32];
+    unsigned number;
+    ssize_t got = read(STDIN_FILENO, line, sizeof(line) - 1);
     if (got <= 0)
         exit(0); // whoever started us is gone
-    if (got >= 5 && !memcmp(line, "stats", 5))
+    line[got] = 0;
+    if (!strncmp(line, "stats", 5))
         print_stats();
+    else if (sscanf(line, "remove %u", &number) == 1 && number < NATIVE_NICS)
+        native_nic_remove(number);
+    else if (sscanf(line, "connect %31s %u", address, &number) == 2)
+        native_connect(address, (uint16_t)number);
 }
 
 static void wait_for_work(void)
@@ -191,9 +223,12 @@ static void wait_for_work(void)
     }
     uint64_t wait = due > now ? due - now : 0;
     struct timespec timeout = {(time_t)(wait / TIME_S), (long)(wait % TIME_S * 100)};
-    struct pollfd fds[2] = {{STDIN_FILENO, POLLIN, 0},
-                            {native_nic_fd(), native_nic_can_receive() ? POLLIN : 0, 0}};
-    ppoll(fds, 2, &timeout, NULL);
+    struct pollfd fds[1 + NATIVE_NICS] = {{STDIN_FILENO, POLLIN, 0}};
+    for (unsigned i = 0; i < NATIVE_NICS; i++) {
+        short events = native_nic_can_receive(i) ? POLLIN : 0;
+        fds[1 + i] = (struct pollfd){native_nic_fd(i), events, 0};
+    }
+    ppoll(fds, 1 + NATIVE_NICS, &timeout, NULL);
     if (fds[0].revents)
         read_command();
 }
@@ -227,19 +262,25 @@ static void set_address(const char *text)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"tap", required_argument, 0, 't'},  {"address", required_argument, 0, 'a'},
-        {"mtu", required_argument, 0, 'm'},  {"faults", required_argument, 0, 'f'},
-        {"offload", no_argument, 0, 'o'},    {"debug", no_argument, 0, 'd'},
-        {"seed", required_argument, 0, 's'}, {0}};
+        {"tap", required_argument, 0, 't'},    {"address", required_argument, 0, 'a'},
+        {"mtu", required_argument, 0, 'm'},    {"faults", required_argument, 0, 'f'},
+        {"offload", no_argument, 0, 'o'},      {"debug", no_argument, 0, 'd'},
+        {"seed", required_argument, 0, 's'},   {"memory", required_argument, 0, 'M'},
+        {"losses", required_argument, 0, 'l'}, {0}};
+    unsigned taps = 0;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
-        if (c == 't')
-            native_options.tap = optarg;
+        if (c == 't' && taps < NATIVE_NICS)
+            native_options.taps[taps++] = optarg;
+        else if (c == 'M')
+            memory_bytes = (size_t)atoi(optarg) << 20;
         else if (c == 'a')
             set_address(optarg);
         else if (c == 'm')
             config.mtu = (uint16_t)atoi(optarg);
         else if (c == 'f')
             native_options.faults = (unsigned)atoi(optarg);
+        else if (c == 'l')
+            native_options.losses = (unsigned)atoi(optarg);
         else if (c == 'o')
             native_options.offload = true;
         else if (c == 'd')
@@ -249,9 +290,10 @@ int main(int argc, char **argv)
         else
             return 2;
     }
-    if (!native_options.tap) {
-        fprintf(stderr, "usage: dunlin-native --tap NAME [--address A/P] [--mtu N] [--offload]"
-                        " [--faults N] [--seed N] [--debug]\n");
+    if (!taps) {
+        fprintf(stderr, "usage: dunlin-native --tap NAME [--tap NAME] [--address A/P] [--memory "
+                        "MB] [--mtu N] [--offload]"
+                        " [--faults N] [--losses N] [--seed N] [--debug]\n");
         return 2;
     }
     net_start();

@@ -5,15 +5,23 @@
 #include <stdbool.h>
 #include <stdint.h>
 
+#define NATIVE_NICS 2
+
 struct native_options {
-    const char *tap; // name of an existing TAP device (with vnet headers)
-    uint8_t mac[6];
-    bool offload;    // checksums both ways
+    const char *taps[NATIVE_NICS]; // names of existing TAP devices (with vnet headers)
+    bool offload;                  // checksums both ways
     unsigned faults; // one in so many sends is refused, one in so many is held; 0: none
+    unsigned losses; // one in so many frames sent is lost on the way; 0: none
 };
 extern struct native_options native_options;
 
-// The file descriptor of the TAP device, -1 before the NIC was started; and whether a frame from it
-// could be taken now.
-int native_nic_fd(void);
-bool native_nic_can_receive(void);
+// The file descriptor of a TAP device, -1: there is none; and whether a frame from it could be taken
+// now.
+int native_nic_fd(unsigned number);
+bool native_nic_can_receive(unsigned number);
+
+// Removes a NIC as if the host had.
+void native_nic_remove(unsigned number);
+
+// Makes an outgoing connection, as a service would, and closes it when it is there.
+void native_connect(const char *address, uint16_t port);

@@ -36,6 +36,7 @@ struct held {
 };
 
 struct nic {
+    struct poller poller;
     int fd;
     void *client_data;
     const struct nic_client *client;
@@ -48,16 +49,16 @@ struct nic {
     unsigned ring_used;
 };
 
-static struct nic nic = {.fd = -1};
+static struct nic nics[NATIVE_NICS] = {{.fd = -1}, {.fd = -1}};
 
-int native_nic_fd(void)
+int native_nic_fd(unsigned number)
 {
-    return nic.fd;
+    return nics[number].fd;
 }
 
-bool native_nic_can_receive(void)
+bool native_nic_can_receive(unsigned number)
 {
-    return nic.sections_used < SECTIONS;
+    return nics[number].sections_used < SECTIONS;
 }
 
 const struct nic_info *nic_info(const struct nic *n)
@@ -106,6 +107,8 @@ static void write_frame(struct nic *n, const struct nic_tx *tx)
     }
     if (sum != tx->len || tx->count == 0)
         abort();
+    if (native_options.losses && (unsigned)rand() % native_options.losses == 0)
+        return;
     if (writev(n->fd, iov, (int)tx->count + 1) < 0 && errno != EIO && errno != EAGAIN)
         perror("native: write to TAP");
 }
@@ -113,13 +116,13 @@ static void write_frame(struct nic *n, const struct nic_tx *tx)
 enum nic_tx_result nic_send(struct nic *n, const struct nic_tx *tx)
 {
     unsigned faults = native_options.faults;
-    if (n->ring_used == RING || (faults && rand() % faults == 0)) {
+    if (n->ring_used == RING || (faults && (unsigned)rand() % faults == 0)) {
         n->refused = true;
         return NIC_TX_FULL;
     }
     n->ring_used++;
     // Order matters to nobody but the reader of a trace: frames held go out late.
-    if (faults && n->held_count < HELD && rand() % faults == 0) {
+    if (faults && n->held_count < HELD && (unsigned)rand() % faults == 0) {
         struct held *held = &n->held[n->held_count++];
         held->tx = *tx;
         memcpy(held->pieces, tx->pieces, tx->count * sizeof(*tx->pieces));
@@ -165,9 +168,8 @@ static bool receive_frame(struct nic *n)
     return true;
 }
 
-static bool nic_poll(void *ctx)
+static unsigned send_held(struct nic *n)
 {
-    struct nic *n = ctx;
     unsigned held = n->held_count;
     for (unsigned i = 0; i < held; i++) {
         write_frame(n, &n->held[i].tx);
@@ -177,6 +179,13 @@ static bool nic_poll(void *ctx)
     memmove(n->held, n->held + held, n->held_count * sizeof(n->held[0]));
     for (unsigned i = 0; i < n->held_count; i++)
         n->held[i].tx.pieces = n->held[i].pieces;
+    return held;
+}
+
+static bool nic_poll(void *ctx)
+{
+    struct nic *n = ctx;
+    unsigned held = send_held(n);
     n->ring_used = 0;
     bool ready = n->refused;
     n->refused = false;
@@ -190,11 +199,11 @@ static bool nic_poll(void *ctx)
     return frames || held || ready;
 }
 
-static void open_tap(struct nic *n)
+static void open_tap(struct nic *n, const char *name)
 {
     n->fd = open("/dev/net/tun", O_RDWR | O_NONBLOCK | O_CLOEXEC);
     struct ifreq request = {.ifr_flags = IFF_TAP | IFF_NO_PI | IFF_VNET_HDR};
-    strncpy(request.ifr_name, native_options.tap, IFNAMSIZ - 1);
+    strncpy(request.ifr_name, name, IFNAMSIZ - 1);
     if (n->fd < 0 || ioctl(n->fd, TUNSETIFF, &request) < 0) {
         perror("native: cannot open the TAP device");
         exit(1);
@@ -202,18 +211,40 @@ static void open_tap(struct nic *n)
     ioctl(n->fd, TUNSETOFFLOAD, native_options.offload ? TUN_F_CSUM : 0);
 }
 
+static void start(unsigned number, const struct nic_client *client)
+{
+    static const char *const names[NATIVE_NICS] = {"nic0", "nic1"};
+    struct nic *n = &nics[number];
+    open_tap(n, native_options.taps[number]);
+    n->client = client;
+    n->sections = calloc(SECTIONS, sizeof(*n->sections));
+    n->info = (struct nic_info){.mac = {2, 0, 0, 0x5e, 0, (uint8_t)(2 + number)},
+                                .mtu = config.mtu,
+                                .link_up = true,
+                                .tx_csum = native_options.offload ? NIC_TX_IP4 | NIC_TX_TCP : 0,
+                                .rx_sections = SECTIONS,
+                                .name = names[number]};
+    n->poller = (struct poller){.name = names[number], .poll = nic_poll, .ctx = n};
+    loop_add(&n->poller);
+    client->attach(n);
+}
+
 void netvsc_start(const struct nic_client *client)
 {
-    static struct poller poller = {.name = "nic", .poll = nic_poll, .ctx = &nic};
-    open_tap(&nic);
-    nic.client = client;
-    nic.sections = calloc(SECTIONS, sizeof(*nic.sections));
-    nic.info = (struct nic_info){.mtu = config.mtu,
-                                 .link_up = true,
-                                 .tx_csum = native_options.offload ? NIC_TX_IP4 | NIC_TX_TCP : 0,
-                                 .rx_sections = SECTIONS,
-                                 .name = "nic0"};
-    memcpy(nic.info.mac, native_options.mac, sizeof(nic.info.mac));
-    loop_add(&poller);
-    client->attach(&nic);
+    for (unsigned i = 0; i < NATIVE_NICS && native_options.taps[i]; i++)
+        start(i, client);
+}
+
+void native_nic_remove(unsigned number)
+{
+    struct nic *n = &nics[number];
+    loop_remove(&n->poller);
+    send_held(n);
+    n->ring_used = RING; // nothing more is taken
+    n->client->detach(n);
+    if (n->sections_used || n->held_count)
+        abort(); // something was not given back
+    close(n->fd);
+    n->fd = -1;
+    free(n->sections);
 }

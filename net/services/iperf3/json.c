@@ -7,11 +7,13 @@
 
 #define JSMN_STATIC
 #define JSMN_STRICT
+#define JSMN_PARENT_LINKS // without them deep nesting takes quadratic time
 #include <jsmn.h>
 
 _Static_assert(sizeof(struct json_token) == sizeof(jsmntok_t), "json_token is jsmn's token");
 _Static_assert(offsetof(struct json_token, end) == offsetof(jsmntok_t, end), "in the same order");
 _Static_assert(offsetof(struct json_token, size) == offsetof(jsmntok_t, size), "to the last");
+_Static_assert(offsetof(struct json_token, parent) == offsetof(jsmntok_t, parent), "but one");
 
 bool json_parse(struct json_document *doc, const char *text, size_t len, struct json_token *tokens,
                 int max)

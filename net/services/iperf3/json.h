@@ -8,7 +8,7 @@
 #include <stdint.h>
 
 struct json_token {
-    int type, start, end, size;
+    int type, start, end, size, parent;
 };
 
 struct json_document {

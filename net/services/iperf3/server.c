@@ -44,10 +44,12 @@
 #define TICK_DRAIN 10 // ms, at the end of a test
 #define TICK_PACED 2  // ms, while we send at a rate that the client limits
 
-// Connections that have not shown their cookie, or linger. More are reset.
+// Connections that have not shown their cookie, or linger. Of more the oldest are reset.
 #define MAX_IDLE_CONNECTIONS 64
 
-#define GARBAGE_LOG_INTERVAL (100 * TIME_MS)
+// Lines that clients can cause: so many at once, and one more each interval. The rest is counted.
+#define LOG_BURST 50
+#define LOG_INTERVAL (50 * TIME_MS)
 
 // States that go over the control connection, one byte each.
 enum {
@@ -69,10 +71,37 @@ static PERCORE unsigned idle_connections;
 static PERCORE struct test *test; // NULL: the server is free
 static PERCORE bool attention;    // poll() has something to close or to free
 static PERCORE bool ticking;
-static PERCORE uint64_t garbage_logged;
-static PERCORE unsigned garbage_unlogged;
+static PERCORE uint64_t log_filled; // when the allowance below was last added to
+static PERCORE unsigned log_allowance, log_left_out;
 
 static void tick(void *arg);
+
+// ---- Log ----
+
+// True if a line that a client caused may be logged; consoles are slow and must not be flooded.
+static bool may_log(void)
+{
+    uint64_t intervals = (time_now() - log_filled) / LOG_INTERVAL;
+    if (intervals) {
+        log_filled += intervals * LOG_INTERVAL;
+        log_allowance = (unsigned)LWIP_MIN(log_allowance + intervals, LOG_BURST);
+    }
+    if (!log_allowance) {
+        log_left_out++;
+        return false;
+    }
+    log_allowance--;
+    if (log_left_out)
+        log_warn("iperf3: %u lines left out", log_left_out);
+    log_left_out = 0;
+    return true;
+}
+
+#define LOG_CLIENT(log, ...)                                                                       \
+    do {                                                                                           \
+        if (may_log())                                                                             \
+            log(__VA_ARGS__);                                                                      \
+    } while (0)
 
 // ---- Connections ----
 
@@ -150,7 +179,7 @@ static void test_end(void)
 // The client broke something or vanished: everything of the test goes at once.
 static void test_abort(const char *why)
 {
-    log_warn("iperf3: test of %s given up: %s", test->control->name, why);
+    LOG_CLIENT(log_warn, "iperf3: test of %s given up: %s", test->control->name, why);
     for (unsigned i = 0; i < test->stream_count; i++)
         close_later(test->streams[i], CLOSE_HARD);
     close_later(test->control, CLOSE_HARD);
@@ -160,7 +189,7 @@ static void test_abort(const char *why)
 // Tells the client why, then ends the test.
 static void test_refuse(enum iperf3_error error, const char *why)
 {
-    log_warn("iperf3: %s refused: %s", test->control->name, why);
+    LOG_CLIENT(log_warn, "iperf3: %s refused: %s", test->control->name, why);
     const uint32_t numbers[2] = {lwip_htonl(error), 0}; // iperf3's own number, then an errno
     uint8_t message[9] = {(uint8_t)SAY_SERVER_ERROR};
     memcpy(message + 1, numbers, sizeof(numbers));
@@ -230,13 +259,13 @@ static void stream_connected(struct connection *c)
 static void log_params(void)
 {
     const struct iperf3_params *p = &test->params;
-    log_info("iperf3: test of %s, iperf %s: %s, %u stream%s, %u s%s", test->control->name,
-             p->client[0] ? p->client : "(no version)",
-             p->bidir     ? "both ways"
-             : p->reverse ? "we send"
-                          : "we receive",
-             p->streams, p->streams == 1 ? "" : "s", p->time,
-             p->omit ? ", the first seconds omitted" : "");
+    LOG_CLIENT(log_info, "iperf3: test of %s, iperf %s: %s, %u stream%s, %u s%s",
+               test->control->name, p->client[0] ? p->client : "(no version)",
+               p->bidir     ? "both ways"
+               : p->reverse ? "we send"
+                            : "we receive",
+               p->streams, p->streams == 1 ? "" : "s", p->time,
+               p->omit ? ", the first seconds omitted" : "");
 }
 
 static const char *explain(enum iperf3_error error)
@@ -377,7 +406,7 @@ static void finish(void)
     at += describe(words + at, (int)sizeof(words) - at, "sent", &totals[true]);
     stbsp_snprintf(words + at, (int)sizeof(words) - at, "the client counts %llu bytes",
                    (unsigned long long)test->client_bytes);
-    log_info("iperf3: test of %s done: %s", test->control->name, words);
+    LOG_CLIENT(log_info, "iperf3: test of %s done: %s", test->control->name, words);
     if (send_results(results, words))
         enter(TEST_DISPLAY);
     else
@@ -481,18 +510,6 @@ static void feed_control(const uint8_t *data, size_t len)
 
 // ---- New connections ----
 
-static void log_garbage(const struct connection *c)
-{
-    uint64_t now = time_now();
-    if (now - garbage_logged < GARBAGE_LOG_INTERVAL) {
-        garbage_unlogged++;
-        return;
-    }
-    log_warn("iperf3: garbage from %s dropped (and %u times unlogged)", c->name, garbage_unlogged);
-    garbage_logged = now;
-    garbage_unlogged = 0;
-}
-
 static void cookie_complete(struct connection *c)
 {
     if (!test) {
@@ -503,7 +520,7 @@ static void cookie_complete(struct connection *c)
         stream_connected(c);
         return;
     }
-    log_info("iperf3: %s denied: a test is running", c->name);
+    LOG_CLIENT(log_info, "iperf3: %s denied: a test is running", c->name);
     if (say(c, SAY_ACCESS_DENIED))
         linger(c);
     else
@@ -518,7 +535,7 @@ static size_t feed_cookie(struct connection *c, const uint8_t *data, size_t len)
         uint8_t byte = data[taken++];
         bool last = c->cookie_bytes == IPERF3_COOKIE - 1;
         if (last ? byte != 0 : byte < 0x20 || byte > 0x7e) {
-            log_garbage(c);
+            LOG_CLIENT(log_warn, "iperf3: garbage from %s dropped", c->name);
             close_later(c, CLOSE_HARD);
             return len;
         }
@@ -595,6 +612,18 @@ static void on_error(void *arg, err_t error)
     attention = true;
 }
 
+// There are too many: the one that has been silent for the longest makes room. False: all linger.
+static bool drop_oldest(void)
+{
+    struct connection *oldest = NULL;
+    for (struct connection *c = connections; c; c = c->next)
+        if (c->role == CONNECTION_NEW && !c->closing)
+            oldest = c; // new ones are put in front
+    if (oldest)
+        close_later(oldest, CLOSE_HARD);
+    return oldest;
+}
+
 static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t error)
 {
     (void)arg;
@@ -603,7 +632,9 @@ static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t error)
     // The streams that a test waits for have their own allowance.
     unsigned limit =
         MAX_IDLE_CONNECTIONS + (test && test->state == TEST_STREAMS ? 2 * IPERF3_MAX_STREAMS : 0);
-    struct connection *c = idle_connections < limit ? net_calloc(1, sizeof(*c)) : NULL;
+    struct connection *c = NULL;
+    if (idle_connections < limit || drop_oldest())
+        c = net_calloc(1, sizeof(*c));
     if (!c)
         return ERR_MEM; // lwIP resets it
     c->pcb = pcb;
@@ -714,9 +745,9 @@ static u32_t tick_interval(void)
 {
     if (test && test->state == TEST_DRAIN)
         return TICK_DRAIN;
-    if (test && test->omitting) {
+    if (test && test->state == TEST_RUNNING && test->omitting) {
         uint64_t end = test->started + test->params.omit * TIME_S, now = time_now();
-        return end > now ? (u32_t)LWIP_MIN(TICK, (end - now) / TIME_MS + 1) : 0;
+        return end > now ? (u32_t)LWIP_MIN(TICK, (end - now) / TIME_MS + 1) : 1;
     }
     if (test && test->state == TEST_RUNNING && test->params.rate &&
         (test->params.reverse || test->params.bidir))

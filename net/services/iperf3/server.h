@@ -35,10 +35,11 @@ struct connection {
 
     // Of streams only:
     uint32_t id;
-    bool sender;      // we send
-    uint64_t bytes;   // received, or acknowledged by the client
-    uint64_t omitted; // of these, in the seconds that do not count
-    uint64_t written; // handed to lwIP
+    bool sender;       // we send
+    uint64_t bytes;    // received, or acknowledged by the client
+    uint64_t omitted;  // of these, in the seconds that do not count
+    uint64_t written;  // handed to lwIP
+    uint32_t withhold; // of the window: so much is still not to be given back
     uint32_t retransmits, retransmits_omitted;
     uint64_t last_byte; // when one last came or was acknowledged
     uint64_t promised;  // bytes that the client says it sent; UINT64_MAX: unknown

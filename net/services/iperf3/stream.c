@@ -6,6 +6,7 @@
 #include "kernel/alloc.h"
 #include "kernel/core.h"
 #include "kernel/random.h"
+#include "lwip/priv/tcp_priv.h"
 #include "net/services/iperf3/server.h"
 #include "net/stack.h"
 
@@ -42,9 +43,10 @@ void stream_add(struct test *test, struct connection *c)
         tcp_nagle_disable(c->pcb);
     if (params->mss && params->mss < c->pcb->mss)
         c->pcb->mss = (u16_t)LWIP_MIN(LWIP_MAX(params->mss, MSS_MIN), c->pcb->mss);
-    // The window offered so far is kept; it becomes smaller as data arrives.
-    if (params->window && params->window < c->pcb->rcv_wnd)
-        c->pcb->rcv_wnd = params->window;
+    // The window that was offered stands; it becomes smaller as its first bytes are not given back.
+    uint32_t window = LWIP_MAX(params->window, 2u * c->pcb->mss);
+    if (params->window && window < c->pcb->rcv_wnd)
+        c->withhold = c->pcb->rcv_wnd - window;
 }
 
 void stream_receive(struct test *test, struct connection *c, struct pbuf *p)
@@ -53,7 +55,9 @@ void stream_receive(struct test *test, struct connection *c, struct pbuf *p)
         c->bytes += p->tot_len;
         c->last_byte = test->moved = time_now();
     }
-    tcp_recved(c->pcb, p->tot_len);
+    u16_t kept = (u16_t)LWIP_MIN(c->withhold, p->tot_len);
+    c->withhold -= kept;
+    tcp_recved(c->pcb, p->tot_len - kept);
     pbuf_free(p);
 }
 
@@ -88,21 +92,40 @@ static uint64_t rate_allows(const struct test *test, const struct connection *c)
     return allowed > c->written ? allowed - c->written : 0;
 }
 
+// lwIP appends to the last segment that is not sent yet if that has room. When this is one that is to
+// be sent again it must not: what follows it is already under way.
+static bool retransmission_waits(const struct tcp_pcb *pcb)
+{
+    const struct tcp_seg *last = pcb->unsent;
+    if (!last)
+        return false;
+    while (last->next)
+        last = last->next;
+    return lwip_ntohl(last->tcphdr->seqno) + TCP_TCPLEN(last) != pcb->snd_lbb;
+}
+
+// Whole segments, and not too many of them, because tcp_write() takes all or nothing.
+static uint32_t piece_size(const struct tcp_pcb *pcb)
+{
+    uint32_t segment = pcb->mss;
+    if ((pcb->flags & TF_TIMESTAMP) && segment > 2 * LWIP_TCP_OPT_LEN_TS_OUT)
+        segment -= LWIP_TCP_OPT_LEN_TS_OUT;
+    return LWIP_MIN((BUFFER_BYTES - 1) / segment, PIECE_SEGMENTS) * segment;
+}
+
 void stream_send(struct test *test, struct connection *c)
 {
     uint32_t limit = queue_limit(test);
     uint64_t queued = c->written - c->bytes;
     uint64_t room = queued < limit ? limit - queued : 0;
     // Large pieces: lwIP walks its queue for each.
-    if (room < limit / 4)
+    if (room < limit / 4 || retransmission_waits(c->pcb))
         return;
     room = LWIP_MIN(room, rate_allows(test, c));
-    // Whole segments, and not too many of them, because tcp_write() takes all or nothing.
-    uint32_t piece = LWIP_MIN((BUFFER_BYTES - 1) / c->pcb->mss, PIECE_SEGMENTS) * c->pcb->mss;
+    uint32_t piece = piece_size(c->pcb);
     while (room) {
         u16_t n = (u16_t)LWIP_MIN(room, piece);
-        if (n > tcp_sndbuf(c->pcb))
-            n = (u16_t)tcp_sndbuf(c->pcb);
+        n = (u16_t)LWIP_MIN(n, tcp_sndbuf(c->pcb));
         // ERR_MEM: the queue has its most segments, or memory is short. Acknowledgements or the
         // timer bring us back.
         if (!n || tcp_write(c->pcb, buffer, n, room > n ? TCP_WRITE_FLAG_MORE : 0) != ERR_OK)
