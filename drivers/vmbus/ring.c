@@ -126,6 +126,7 @@ bool ring_out_want_room(struct ring_out *ring, uint32_t bytes)
 {
     if (ring->dead)
         return false;
+    ring->room_wanted = true;
     atomic_store_explicit(&ring->header->pending_send_size, bytes, memory_order_relaxed);
     atomic_thread_fence(memory_order_seq_cst);
     if (!refresh_read(ring) ||
@@ -137,6 +138,7 @@ bool ring_out_want_room(struct ring_out *ring, uint32_t bytes)
 
 void ring_out_cancel_room(struct ring_out *ring)
 {
+    ring->room_wanted = false;
     atomic_store_explicit(&ring->header->pending_send_size, 0, memory_order_relaxed);
 }
 

@@ -19,6 +19,7 @@ struct ring_out {
     uint32_t write;             // next byte to write, private
     uint32_t published;         // the write index that the host has been shown
     uint32_t read;              // the host's read index as last seen (checked)
+    bool room_wanted;           // the host was asked to tell when there is room
     bool dead;                  // the host showed an impossible index: do not use any more
 };
 

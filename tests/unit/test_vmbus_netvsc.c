@@ -739,6 +739,7 @@ static void child_test_back_pressure(void)
     host_service(); // makes room, and sees that it is waited for
     fake_run(0);
     CHECK(client.ready == 1);
+    CHECK(host_out_header()->pending_send_size == 0); // no more interrupts for room
     CHECK(client.done_count == held);
     for (unsigned i = 0; i < held; i++) // all, in order, once
         CHECK(client.done[i] == &ctx[i]);
@@ -749,6 +750,24 @@ static void child_test_back_pressure(void)
     CHECK(host.bad == 0);
 }
 CHILD_TEST(test_back_pressure)
+
+// Whoever sends before it was told that there is room ends the waiting, too.
+static void child_test_sending_ends_the_waiting(void)
+{
+    start_up();
+    host.paused = true;
+    while (send(2000, 0, NULL) != NIC_TX_FULL)
+        ;
+    CHECK(host_out_header()->pending_send_size != 0);
+    host.paused = false;
+    host_service();
+    CHECK(send(2000, 0, NULL) == NIC_TX_HELD);
+    nic_flush(client.nic);
+    CHECK(host_out_header()->pending_send_size == 0);
+    fake_run(0);
+    CHECK(client.ready == 0 && counter("tx_outstanding") == 0 && host.bad == 0);
+}
+CHILD_TEST(test_sending_ends_the_waiting)
 
 // The ring towards the host is full of frames: completions wait, none is lost.
 static void child_test_completions_wait_for_room(void)
@@ -775,6 +794,7 @@ static void child_test_completions_wait_for_room(void)
     CHECK(host.completion_count == before + 60);
     for (unsigned i = 0; i < 60; i++)
         CHECK(host.completions[before + i] == 500 + i);
+    CHECK(host_out_header()->pending_send_size == 0);
     CHECK(host.bad == 0);
 }
 CHILD_TEST(test_completions_wait_for_room)
@@ -1150,6 +1170,7 @@ int main(void)
         cmocka_unit_test(test_send_held),
         cmocka_unit_test(test_bad_completions),
         cmocka_unit_test(test_back_pressure),
+        cmocka_unit_test(test_sending_ends_the_waiting),
         cmocka_unit_test(test_completions_wait_for_room),
         cmocka_unit_test(test_indications),
         cmocka_unit_test(test_rescind),
