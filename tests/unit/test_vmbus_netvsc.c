@@ -799,6 +799,36 @@ static void child_test_completions_wait_for_room(void)
 }
 CHILD_TEST(test_completions_wait_for_room)
 
+// Completions and frames wait for room; the host makes it just when completions take back the one
+// wish that both have. The frames must not wait for ever.
+static void child_test_frames_wait_with_completions(void)
+{
+    uint8_t a[64] = {0};
+
+    config.ring = 8192;
+    start_up();
+    client.release = true;
+    host.paused = true;
+    unsigned before = host.completion_count;
+    for (unsigned i = 0; i < 140; i++) { // more completions than fit
+        uint32_t range[2] = {0, host_frame(0, a, sizeof(a), 0)};
+        host_transfer(500 + i, range, 1);
+        fake_run(0);
+    }
+    CHECK(counter("completions_blocked") > 0 && counter("tx_outstanding") == 0);
+    CHECK(send(2000, 0, NULL) == NIC_TX_FULL);
+    ring_out_cancel_room(
+        &client.nic->channel.out); // rx_flush() does if there is room at this moment
+    host.paused = false;
+    uint64_t interrupts = counter("interrupts");
+    host_service();
+    CHECK(client.ready == 0);
+    fake_run(0);
+    CHECK(client.ready == 1 && counter("interrupts") == interrupts);
+    CHECK(host.completion_count == before + 140 && host.bad == 0);
+}
+CHILD_TEST(test_frames_wait_with_completions)
+
 // Unasked messages
 
 static void indicate(uint32_t type, uint32_t status, uint32_t offset, uint32_t data)
@@ -1172,6 +1202,7 @@ int main(void)
         cmocka_unit_test(test_back_pressure),
         cmocka_unit_test(test_sending_ends_the_waiting),
         cmocka_unit_test(test_completions_wait_for_room),
+        cmocka_unit_test(test_frames_wait_with_completions),
         cmocka_unit_test(test_indications),
         cmocka_unit_test(test_rescind),
         cmocka_unit_test(test_dead_receive_ring),
