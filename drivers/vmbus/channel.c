@@ -14,8 +14,10 @@
 #include "kernel/log.h"
 #include "kernel/loop.h"
 #include "kernel/panic.h"
+#include "kernel/time.h"
 
 #define MESSAGES_PER_TURN 64
+#define SIGNAL_RETRY (1 * TIME_MS)
 
 struct core_bus { // one core's side of VMBus
     struct poller poller;
@@ -113,9 +115,23 @@ static bool core_arm(void *ctx)
     return false;
 }
 
+// When core_poll() has to repeat a signal.
+static uint64_t core_deadline(void *ctx)
+{
+    uint64_t first = UINT64_MAX;
+    (void)ctx;
+
+    for (const struct channel *c = bus.channels; c; c = c->next) {
+        if (c->state == CHANNEL_OPEN && c->signal_at && c->signal_at < first)
+            first = c->signal_at;
+    }
+    return first;
+}
+
 void channels_start_core(void)
 {
-    bus.poller = (struct poller){.name = "vmbus", .poll = core_poll, .arm = core_arm};
+    bus.poller = (struct poller){
+        .name = "vmbus", .poll = core_poll, .arm = core_arm, .deadline = core_deadline};
     loop_add(&bus.poller);
 }
 
@@ -228,12 +244,21 @@ static void signal_host(struct channel *channel)
         vmbus_set_send_bit(channel->relid);
     channel->signals++;
     vmbus_counters.signals++;
-    hv_signal_event(channel->device->connection_id);
+    channel->signal_at = 0;
+    uint16_t status = hv_signal_event(channel->device->connection_id);
+    if (status == HV_STATUS_SUCCESS)
+        return;
+    // The host will not look at the ring. Only a lack of memory passes.
+    vmbus_counters.signals_refused++;
+    if (status == HV_STATUS_INSUFFICIENT_BUFFERS || status == HV_STATUS_INSUFFICIENT_MEMORY)
+        channel->signal_at = time_now() + SIGNAL_RETRY;
 }
 
 void channel_publish(struct channel *channel)
 {
-    if (channel->state == CHANNEL_OPEN && ring_out_publish(&channel->out))
+    if (channel->state != CHANNEL_OPEN)
+        return;
+    if (ring_out_publish(&channel->out) || (channel->signal_at && time_now() >= channel->signal_at))
         signal_host(channel);
 }
 

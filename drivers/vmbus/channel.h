@@ -33,6 +33,7 @@ struct channel {
     void *ctx;
     struct gpadl gpadl; // of both rings
     uint64_t signals, interrupts;
+    uint64_t signal_at;   // when to repeat a signal that the host had no memory for; 0: never
     struct channel *next; // of the same core
 };
 

@@ -268,11 +268,11 @@ static void stats_write(void)
     stats_print("\"offers\":%llu,\"offers_dropped\":%llu,\"rescinds\":%llu,\"released\":%llu,",
                 (unsigned long long)c->offers, (unsigned long long)c->offers_dropped,
                 (unsigned long long)c->rescinds, (unsigned long long)c->released);
-    stats_print("\"events\":%llu,\"unknown_events\":%llu,\"signals\":%llu,"
+    stats_print("\"events\":%llu,\"unknown_events\":%llu,\"signals\":%llu,\"signals_refused\":%llu,"
                 "\"leaked_pages\":%llu,\"leaked_requests\":%llu}",
                 (unsigned long long)c->events, (unsigned long long)c->unknown_events,
-                (unsigned long long)c->signals, (unsigned long long)c->leaked_pages,
-                (unsigned long long)c->leaked_requests);
+                (unsigned long long)c->signals, (unsigned long long)c->signals_refused,
+                (unsigned long long)c->leaked_pages, (unsigned long long)c->leaked_requests);
 }
 
 static struct stats_source stats = {.name = "vmbus", .write = stats_write};

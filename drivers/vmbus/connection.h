@@ -33,7 +33,7 @@ struct vmbus_counters {
     uint64_t messages, bad_messages, unexpected_messages;
     uint64_t posts, post_retries;
     uint64_t offers, offers_dropped, rescinds, released;
-    uint64_t events, unknown_events, signals;
+    uint64_t events, unknown_events, signals, signals_refused;
     uint64_t leaked_pages;    // shared memory that the host did not confirm to have let go
     uint64_t leaked_requests; // the same of memory that packets referred to
 };

@@ -667,6 +667,10 @@ uint16_t hv_signal_event(uint32_t connection_id)
     host.signals++;
     if (connection_id != HOST_CONNECTION)
         host.bad++;
+    if (host.busy_signals) {
+        host.busy_signals--;
+        return host.busy_status;
+    }
     if (!host.paused)
         host_service();
     return HV_STATUS_SUCCESS;

@@ -39,9 +39,11 @@ struct fake_host {
     uint32_t mtu;
     unsigned fault_at; // number of the question, from 1; 0: none
     enum fault fault;
-    unsigned busy_posts; // refuse that many messages with "no buffers"
-    bool paused;         // do not look at the ring
-    bool hold;           // do not complete data packets
+    unsigned busy_posts;   // refuse that many messages with "no buffers"
+    unsigned busy_signals; // refuse that many signals
+    uint16_t busy_status;  // with this
+    bool paused;           // do not look at the ring
+    bool hold;             // do not complete data packets
 
     // What happened.
     unsigned questions;

@@ -316,6 +316,10 @@ static uint64_t next_deadline(void)
         if (f->used && !f->ready && f->deadline < next)
             next = f->deadline;
     }
+    for (struct poller *p = pollers; p; p = p->next) {
+        uint64_t due = p->deadline ? p->deadline(p->ctx) : UINT64_MAX;
+        next = due < next ? due : next;
+    }
     return next;
 }
 
@@ -329,6 +333,7 @@ void fake_run(uint64_t duration)
         uint64_t next = next_deadline();
         if (next > end)
             return;
-        now = next;
+        if (next > now)
+            now = next;
     }
 }

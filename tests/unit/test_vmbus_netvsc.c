@@ -14,6 +14,7 @@
 
 #include <cmocka.h>
 
+#include "drivers/hyperv/hyperv.h"
 #include "drivers/netvsc/netvsc.h"
 #include "drivers/netvsc/nic.h"
 #include "drivers/vmbus/connection.h"
@@ -751,6 +752,31 @@ static void child_test_back_pressure(void)
 }
 CHILD_TEST(test_back_pressure)
 
+// A signal that the host refuses for lack of memory is repeated, at leisure; other refusals are not.
+static void child_test_refused_signals(void)
+{
+    start_up();
+    host.busy_signals = 3;
+    host.busy_status = HV_STATUS_INSUFFICIENT_BUFFERS;
+    unsigned signals = host.signals;
+    uint64_t began = time_now();
+    CHECK(send(2000, 0, NULL) == NIC_TX_HELD);
+    fake_run(0);
+    CHECK(host.packet_count == 0 && host.signals == signals + 1);
+    CHECK(send(2000, 0, NULL) == NIC_TX_HELD); // the ring is not empty: nothing to tell
+    fake_run(LONG);
+    CHECK(host.packet_count == 2 && host.signals == signals + 4 && client.done_count == 2);
+    CHECK(counter("signals_refused") == 3 && time_now() - began < 100 * TIME_MS);
+    host.busy_signals = 1;
+    host.busy_status = HV_STATUS_INVALID_CONNECTION_ID;
+    signals = host.signals;
+    CHECK(send(2000, 0, NULL) == NIC_TX_HELD);
+    fake_run(LONG);
+    CHECK(host.signals == signals + 1 && counter("signals_refused") == 4);
+    host_service();
+}
+CHILD_TEST(test_refused_signals)
+
 // Whoever sends before it was told that there is room ends the waiting, too.
 static void child_test_sending_ends_the_waiting(void)
 {
@@ -1200,6 +1226,7 @@ int main(void)
         cmocka_unit_test(test_send_held),
         cmocka_unit_test(test_bad_completions),
         cmocka_unit_test(test_back_pressure),
+        cmocka_unit_test(test_refused_signals),
         cmocka_unit_test(test_sending_ends_the_waiting),
         cmocka_unit_test(test_completions_wait_for_room),
         cmocka_unit_test(test_frames_wait_with_completions),
