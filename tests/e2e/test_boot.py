@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """From every medium into the service; and the ends that a boot can come to instead."""
 
+import re
 import time
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 from dunlin import address, check_iperf
 from hvlib import BUILD
 from hvlib.vm import CRASH
+from support import ROOT
 
 EFI = BUILD / "BOOTX64.EFI"
 
@@ -32,6 +34,15 @@ def test_configuration(boot, tmp_path):
     vm = boot.dunlin(config=config)
     assert address(vm) == "10.0.2.77"
     assert "dunlin.conf:3: " in vm.console()
+
+
+def test_configuration_of_readme(boot, tmp_path):
+    """Every line of the README's example is understood."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = re.search(r"^    \[log\]\n(?:    .*\n)*", readme, re.M)[0]
+    config = tmp_path / "dunlin.conf"
+    config.write_text(re.sub(r"(?m)^    ", "", lines))
+    assert "dunlin.conf:" not in boot.dunlin(config=config).console()
 
 
 def test_refuses_other_machines(boot):
