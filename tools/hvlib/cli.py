@@ -197,6 +197,9 @@ def _follow(vm, follower, ready, args, spec):
             raise HvError(f"the guest has crashed (see above)\n{vm.console_tail()}")
         if not alive:
             reason = vm.wait_exit(1)
+            if reason == "host-qmp-quit":
+                print("hv: the VM was stopped")
+                return 0
             if not ready and reason == "guest-shutdown":
                 print("hv: the guest has shut down")
                 return 0
