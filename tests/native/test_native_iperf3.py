@@ -709,7 +709,7 @@ def test_conditions(build, options):
     native = Native(*options)
     try:
         for test in (["-R"], [], ["-P", "8", "-R"], ["-P", "8"], ["-n", "8M", "-R"]):
-            sent, received = totals(native.iperf3("-t", "2", *test) if "-n" not in test
+            sent, received = totals(native.iperf3("-t", "1", *test) if "-n" not in test
                                     else native.iperf3(*test))
             assert received > 0 and abs(sent - received) <= max(sent / 50, 2 << 20)
         assert ping(native, 8000)
@@ -750,8 +750,8 @@ def test_nic_removed(build):
         native.close()
 
 
-@pytest.mark.parametrize("options", [["--losses", "100"], ["--losses", "50", "--faults", "2"],
-                                     ["--losses", "20", "--faults", "3", "--offload"]],
+@pytest.mark.parametrize("options", [["--losses", "100"],
+                                     ["--losses", "50", "--faults", "2", "--offload"]],
                          ids=" ".join)
 def test_lost_frames(build, options):
     """With frames lost and the NIC's ring full, what arrives is still the right stream: pieces of one
@@ -762,8 +762,8 @@ def test_lost_frames(build, options):
         assert receive(control, 1) == bytes([CREATE_STREAMS])
         stream = native.connect()
         stream.sendall(COOKIE)
-        data = receive(stream, 1 << 23)
-        assert len(data) == 1 << 23
+        data = receive(stream, 1 << 22)
+        assert len(data) == 1 << 22
         buffer, at = data[:60000], 0
         while at < len(data):
             size = len(os.path.commonprefix([buffer, data[at:at + len(buffer)]]))
