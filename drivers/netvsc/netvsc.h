@@ -97,12 +97,10 @@ void *nic_client_data(const struct nic *nic);
 void nic_rx_release(struct nic *nic, void *token);
 
 // True when so many sections are held that the client should copy frames out and release at once. A
-// frame that is held holds all sections of its batch, the one that is being received included.
+// frame that is held holds all sections of its batch; those of the batch that is being received count,
+// too. So a client that obeys leaves half of all sections to the host, whatever it keeps and for how
+// long (out of order, fragments): what it waits for can always arrive.
 bool nic_rx_scarce(const struct nic *nic);
-
-// True when the host is about to run out of sections: the client should release frames that it keeps
-// for later (out of order, fragments), else what would complete them cannot arrive.
-bool nic_rx_starved(const struct nic *nic);
 
 // Queues one frame. Small ones are copied to a send section, large ones go by reference. Nothing is
 // signalled before nic_flush() or the end of the loop's turn, whichever comes first.

@@ -88,11 +88,6 @@ bool nic_rx_scarce(const struct nic *nic)
     return nic->rx.pinned >= nic->rx.section_count / 2;
 }
 
-bool nic_rx_starved(const struct nic *nic)
-{
-    return nic->rx.pinned >= nic->rx.section_count - nic->rx.section_count / 4;
-}
-
 static uint8_t csum_flags(struct nic_rx *rx, uint32_t csum)
 {
     uint8_t flags = 0;
