@@ -1,16 +1,17 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""tools/hv: its errors say what to do. Needs the host, but no guest."""
+"""tools/hv: its errors say what to do, and its commands reach a VM that runs on its own."""
 
+import json
 import socket
 import subprocess
 
-from support import ROOT
+from support import ROOT, free_port
 
 
-def hv(*arguments):
-    """Runs tools/hv; returns (exit status, all it printed)."""
-    done = subprocess.run([ROOT / "tools" / "hv", *arguments], stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
+def hv(*arguments, typed=""):
+    """Runs tools/hv with `typed` as its input; returns (exit status, all it printed)."""
+    done = subprocess.run([ROOT / "tools" / "hv", *map(str, arguments)], input=typed,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=90,
                           check=False)
     return done.returncode, done.stdout
 
@@ -50,6 +51,26 @@ def test_bad_words():
         status, text = hv("run", "--headless", "--name", "test-runner", "--efi", "/bin/true",
                           *arguments)
         assert status == 1 and text.splitlines()[-1].startswith("hv: error: "), text
+
+
+def test_a_vm_on_its_own():
+    """--detach leaves it running; stats, console, list and stop find it by name."""
+    name = ["--name", "test-runner"]
+    status, text = hv("run", *name, "--headless", "--detach", "--forward", f"{free_port()}:5201")
+    try:
+        assert status == 0, text
+        assert text.splitlines()[-1].startswith("hv: ready, type: iperf3 -c 127.0.0.1 -p ")
+        status, text = hv("run", *name, "--headless", "--forward", f"{free_port()}:5201")
+        assert status == 1 and "running already" in text
+        status, text = hv("stats", *name)
+        assert status == 0 and json.loads(text)["devices"]["nic0"]["rx_packets"] > 0
+        status, text = hv("console", *name, typed="stats\n")
+        assert status == 0 and 'dunlin: stats: {"uptime_ms"' in text, text
+        assert "test-runner  pid " in hv("list")[1]
+    finally:
+        status, text = hv("stop", *name)
+    assert status == 0 and "has ended" in text
+    assert "test-runner" not in hv("list")[1]
 
 
 def test_program_that_is_not_efi(tmp_path):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """tools/image, tools/bench and the tap namespaces: what they make, refuse and leave behind."""
 
+import json
 import subprocess
 import sys
 
@@ -14,7 +15,7 @@ def tool(name, *arguments):
     """Runs a tool; returns (exit status, all it printed)."""
     done = subprocess.run([ROOT / "tools" / name, *map(str, arguments)], text=True, check=False,
                           stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=60)
+                          stderr=subprocess.STDOUT, timeout=200)
     return done.returncode, done.stdout
 
 
@@ -74,6 +75,23 @@ def test_bench_refuses():
                       ["--direction", "up"], ["--nonsense"]):
         status, output = tool("bench/bench", *arguments)
         assert status == 2 and "usage: tools/bench/bench" in output
+
+
+def test_bench_measures_both_guests(tmp_path):
+    """A short one: every measure of both guests, their ratio, and nothing left behind."""
+    output = tmp_path / "results.json"
+    status, text = tool("bench/bench", "--time", 1, "--streams", 1, "--direction", "in",
+                        "--output", output)
+    assert status == 0, text
+    results = json.loads(output.read_text())
+    assert results["failures"] == []
+    result, = results["results"]
+    for guest in ("dunlin", "linux"):
+        assert len(result[guest]["runs"]) == 3
+        assert all(value > 0 for value in result[guest]["median"].values())
+    assert result["ratio"]["gbit_s"] == pytest.approx(
+        result["dunlin"]["median"]["gbit_s"] / result["linux"]["median"]["gbit_s"])
+    assert "dunlin-bench" not in namespaces()
 
 
 def test_namespaces_of_killed_processes_go():
