@@ -107,11 +107,15 @@ static __attribute__((noinline)) unsigned overflow_stack(unsigned depth)
     return depth < UINT32_MAX ? overflow_stack(depth + 1) + (unsigned)frame[0] : 0;
 }
 
-// What the panic path does is worth trying before it is needed.
+// What the panic path does is worth trying before it is needed, and so is what must end in it.
 static void run_panic(const char *args)
 {
     if (strcmp(args, "fault") == 0)
         __asm__ volatile("movl $0, 8"); // page 0 is not mapped
+    if (strcmp(args, "write") == 0)
+        *(volatile char *)(uintptr_t)run_panic = 0; // code is read-only
+    if (strcmp(args, "execute") == 0)
+        ((void (*)(void))(uintptr_t)input)(); // data is no code
     if (strcmp(args, "overflow") == 0)
         overflow_stack(0);
     panic("asked for by the console%s%s", *args ? ": " : "", args);
@@ -213,7 +217,7 @@ void console_init(void)
     static struct console_command restart = {"restart", "leave the host and restart", run_restart,
                                              NULL};
     static struct console_command crash = {
-        "panic", "[fault|overflow]: crash on purpose, to see the report", run_panic, NULL};
+        "panic", "[fault|overflow|write|execute]: crash on purpose, to see the report", run_panic, NULL};
     static struct stats_source memory = {"memory", write_memory, NULL};
     static struct stats_source core = {"cores", write_cores, NULL};
     static struct poller poller = {.name = "console", .poll = poll_input, .arm = arm_input};

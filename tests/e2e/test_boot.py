@@ -74,9 +74,12 @@ def test_restart(boot):
 
 
 @pytest.mark.parametrize("command, report", [("panic fault", "page fault .*address 8"),
-                                             ("panic overflow", "stack overflow")])
-def test_unmapped_pages(boot, command, report):
-    """Page 0 and the page below a stack end the guest with a report of their own."""
+                                             ("panic overflow", "stack overflow"),
+                                             ("panic write", r"page fault .*error 3, "),
+                                             ("panic execute", r"page fault .*error 11, ")])
+def test_page_protection(boot, command, report):
+    """Page 0, the page below a stack, code written to and data executed (error bits: present 1,
+    write 2, fetch 10 hex) end the guest with a report."""
     vm = boot.dunlin()
     vm.send_line(command)
     vm.wait_console("panic: core 0: " + report, 10)
