@@ -38,6 +38,7 @@ def _remove_stale():
         if match and not os.path.exists(f"/proc/{match[1]}"):
             subprocess.run(["ip", "netns", "delete", line.split()[0]], check=False,
                            stderr=subprocess.DEVNULL)
+            shutil.rmtree(BUILD / "run" / line.split()[0], ignore_errors=True)
 
 
 class TapNet:
