@@ -69,7 +69,7 @@ lint:
 
 clean:
 	@find build -mindepth 1 -maxdepth 1 ! -name download ! -name apt ! -name host ! -name src \
-		! -name reference -exec rm -rf {} + 2>/dev/null || true
+		! -name reference ! -name run -exec rm -rf {} + 2>/dev/null || true
 
 include kernel.mk
 include tests/unit/unit.mk
