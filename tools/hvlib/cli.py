@@ -321,9 +321,14 @@ def _cmd_screenshot(args):
 def main():
     args = _parser().parse_args()
     try:
-        return globals()[f"_cmd_{args.command}"](args)
+        status = globals()[f"_cmd_{args.command}"](args)
+        print(end="", flush=True)  # a broken pipe shows here, not when Python ends
+        return status
     except HvError as error:
         print(f"hv: error: {error}", file=sys.stderr)
+        return 1
+    except BrokenPipeError:  # `tools/hv list | grep -q NAME` and the like do not read it all
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     except KeyboardInterrupt:
         return 0
