@@ -12,3 +12,12 @@ def free_port():
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         return sock.getsockname()[1]
+
+
+def check_steady(report, seconds):
+    """A report of the iperf3 client over so many seconds: it tells of each of them, data arrived in
+    each, and no stream got less than a tenth of what a stream got on average."""
+    assert len(report.intervals) >= max(seconds - 1, 1), f"{len(report.intervals)} intervals"
+    assert all(report.intervals), f"stalled: {report.intervals}"
+    share = sum(report.streams) / len(report.streams)
+    assert min(report.streams) > share / 10, f"a stream stalled: {report.streams}"

@@ -15,8 +15,7 @@ def test_iperf(boot, machine):
     vm = boot.dunlin(vcpus=vcpus, memory=megabytes)
     before = memory(vm)
     for options in ([], ["-R"], ["-P", 8], ["-P", 8, "-R"]):
-        report = check_iperf(vm, *options, seconds=5)
-        assert len(report.intervals) >= 4
+        check_iperf(vm, *options, seconds=5)
     wait_memory(vm, before)
     assert vm.stats()["devices"]["nic0"]["rx_sections_outstanding"] == 0
 

@@ -26,6 +26,7 @@ class Report:
     received_bytes: int
     seconds: float  # of the receiver
     intervals: list  # bytes of each interval of the client, the unfinished last one left out
+    streams: list  # bytes that arrived of each stream, in both directions
     retransmits: int  # -1 if the sender does not tell
     raw: dict
 
@@ -47,9 +48,10 @@ def parse(text):
     if "error" in raw:
         raise ValueError(raw["error"])
     sent, received = raw["end"]["sum_sent"], raw["end"]["sum_received"]
+    arrived = [stream["receiver"]["bytes"] for stream in raw["end"]["streams"]]
     whole = [i["sum"] for i in raw["intervals"] if i["sum"]["seconds"] > 0.9]
     return Report(sent["bytes"], received["bytes"], received["seconds"],
-                  [i["bytes"] for i in whole], sent.get("retransmits", -1), raw)
+                  [i["bytes"] for i in whole], arrived, sent.get("retransmits", -1), raw)
 
 
 # What a client says that came while one `iperf3 -s -1` ended and the next was not there yet; a port
@@ -63,13 +65,16 @@ def _try_again(reason, output, one_off_server):
     return one_off_server and '"connected":\t[]' in output and any(g in reason for g in _GONE)
 
 
-def client(address, *options, port=5201, prefix=(), timeout=60, busy_timeout=5,
+def client(address, *options, port=5201, prefix=(), timeout=60, busy_timeout=None,
            one_off_server=False):
     """Runs one test with -J to its end. `prefix` is put before the command (ip netns exec ...).
 
-    A server that is not listening yet, or still with the test before, is tried again for
-    busy_timeout seconds; with one_off_server (the Linux guest: a new process for each test) also
-    one that went away before the test began. Raises IperfError if the client fails."""
+    It has to succeed at the first try, as a person expects, unless busy_timeout is given: so many
+    seconds it is tried again while the server does not listen or is busy with another test.
+    one_off_server (the Linux guest: a new process for each test) means 5 s, and repeats also
+    when the server went away before the test began. Raises IperfError if the client fails."""
+    if busy_timeout is None:
+        busy_timeout = 5 if one_off_server else 0
     command = ["iperf3", "-c", str(address), "-p", str(port), "-J", *map(str, options)]
     deadline = time.monotonic() + busy_timeout
     while True:
@@ -86,6 +91,6 @@ def client(address, *options, port=5201, prefix=(), timeout=60, busy_timeout=5,
             reason = done.stderr.strip()
         except (ValueError, KeyError) as error:
             reason = str(error) or done.stderr.strip()
-        if not _try_again(reason, done.stdout, one_off_server) or time.monotonic() > deadline:
+        if not _try_again(reason, done.stdout, one_off_server) or time.monotonic() >= deadline:
             raise IperfError(command, done.returncode, reason)
         time.sleep(0.2)
