@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Two NICs: the first on a socket, with the address of dunlin.conf, where this file is the only
+neighbour and speaks raw Ethernet; the second on the user network, with DHCP."""
+
+import socket
+import struct
+import time
+
+import pytest
+
+from dunlin import address, check_iperf
+from hvlib.vm import Forward
+from support import free_port
+
+GUEST, HERE = "192.168.77.2", "192.168.77.1"
+GUEST_MAC, HERE_MAC = bytes.fromhex("00155d444c00"), bytes.fromhex("020000000001")
+CONFIG = f"[net]\naddress = {GUEST}/24\nmtu = 1300\n[log]\nlevel = debug\n"
+ARP_REQUEST = (b"\xff" * 6 + HERE_MAC + b"\x08\x06" +
+               struct.pack("!HHBBH6s4s6s4s", 1, 0x800, 6, 4, 1, HERE_MAC, socket.inet_aton(HERE),
+                           bytes(6), socket.inet_aton(GUEST)))
+
+
+def checksum(data):
+    data += bytes(len(data) % 2)
+    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total = (total & 0xffff) + (total >> 16)
+    return ~(total + (total >> 16)) & 0xffff
+
+
+def ipv4(protocol, payload):
+    header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(payload), 1, 0, 64, protocol, 0,
+                         socket.inet_aton(HERE), socket.inet_aton(GUEST))
+    header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]
+    return GUEST_MAC + HERE_MAC + b"\x08\x00" + header + payload
+
+
+def pseudo_header(source, target, segment):
+    return socket.inet_aton(source) + socket.inet_aton(target) + struct.pack("!HH", 6, len(segment))
+
+
+class Cable:
+    """The other end of QEMU's -netdev socket: each frame after its length."""
+
+    def __init__(self, port):
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.file = self.sock.makefile("rb")
+
+    def send(self, frame):
+        self.sock.sendall(struct.pack("!I", len(frame)) + frame)
+
+    def receive(self, wanted, timeout=10):
+        """The next frame for which wanted(frame) is true."""
+        deadline = time.monotonic() + timeout
+        while time.monotonic() < deadline:
+            frame = self.file.read(struct.unpack("!I", self.file.read(4))[0])
+            if wanted(frame):
+                return frame
+        raise AssertionError(f"no such frame in {timeout} s")
+
+    def close(self):
+        self.file.close()
+        self.sock.close()
+
+
+@pytest.fixture(scope="module")
+def port():
+    return free_port()
+
+
+@pytest.fixture(scope="module")
+def vm(module_boot, port, tmp_path_factory):
+    config = tmp_path_factory.mktemp("two-nics") / "dunlin.conf"
+    config.write_text(CONFIG)
+    outside = free_port()
+    vm = module_boot.dunlin(vcpus=1, config=config, forwards=[Forward(outside, 5201)],
+                            nics=[f"socket:listen=127.0.0.1:{port}", "user"])
+    vm.port = outside
+    vm.wait_console(r"net: nic1: address 10\.0\.2\.15/24", 20)
+    return vm
+
+
+@pytest.fixture(scope="module")
+def cable(vm, port):
+    cable = Cable(port)
+    cable.send(ARP_REQUEST)  # the guest learns our address from it
+    yield cable
+    cable.close()
+
+
+def test_addresses(vm):
+    """The address of dunlin.conf is the first NIC's, the MTU everyone's, a debug line is printed."""
+    assert address(vm) == GUEST
+    console = vm.console()
+    for nic in ("nic0", "nic1"):
+        assert f"{nic}: 00:15:5d:44:4c:0{nic[-1]}, NVSP 6.1, MTU 1300," in console
+    assert " debug: " in console
+
+
+def test_arp(cable):
+    cable.send(ARP_REQUEST)
+    answer = cable.receive(lambda f: f[12:14] == b"\x08\x06" and f[20:22] == b"\0\x02")
+    assert answer[:14] == HERE_MAC + GUEST_MAC + b"\x08\x06"
+    assert answer[22:42] == (GUEST_MAC + socket.inet_aton(GUEST) +
+                             HERE_MAC + socket.inet_aton(HERE))
+
+
+def test_ping(cable):
+    echo = struct.pack("!BBHHH", 8, 0, 0, 7, 9) + b"over the cable"
+    cable.send(ipv4(1, echo[:2] + struct.pack("!H", checksum(echo)) + echo[4:]))
+    answer = cable.receive(lambda f: f[12:14] == b"\x08\x00" and f[23] == 1)
+    assert checksum(answer[14:34]) == 0 and checksum(answer[34:62]) == 0
+    assert answer[34:36] == b"\0\0" and answer[38:62] == echo[4:]
+
+
+def test_tcp_checksum(cable):
+    """Nobody beyond this cable completes a checksum: the host has to, for it offers the offload."""
+    syn = struct.pack("!HHIIBBHHH", 40000, 5201, 1000, 0, 5 << 4, 2, 8192, 0, 0)
+    total = checksum(pseudo_header(HERE, GUEST, syn) + syn)
+    cable.send(ipv4(6, syn[:16] + struct.pack("!H", total) + syn[18:]))
+    answer = cable.receive(lambda f: f[12:14] == b"\x08\x00" and f[23] == 6)
+    segment = answer[34:14 + struct.unpack("!H", answer[16:18])[0]]
+    ports_and_numbers = struct.unpack("!HHII", segment[:12])
+    assert ports_and_numbers[:2] == (5201, 40000) and ports_and_numbers[3] == 1001
+    assert segment[13] == 0x12  # SYN, ACK
+    assert struct.unpack("!H", segment[22:24])[0] == 1300 - 40 and segment[20:22] == b"\x02\x04"
+    assert checksum(pseudo_header(GUEST, HERE, segment) + segment) == 0
+
+
+@pytest.mark.parametrize("options", [[], ["-R"]], ids=["to-guest", "from-guest"])
+def test_iperf_over_the_second(vm, options):
+    check_iperf(vm, *options, seconds=1)
