@@ -20,7 +20,7 @@ enum uart_register {
 #define MODEM_READY 0x0b // DTR, RTS, and OUT2, which gates the interrupt
 #define FIFO_ON 0x07
 #define FIFO_BYTES 16
-#define WAIT_SPINS 100000
+#define WAIT_SPINS 2000000 // about a second: whoever reads the other end may be slow
 #define WAIT_SPINS_STUCK 10
 
 static uint16_t base;
