@@ -21,23 +21,3 @@ static inline int islower(int c)
 {
     return c >= 'a' && c <= 'z';
 }
-
-static inline int isupper(int c)
-{
-    return c >= 'A' && c <= 'Z';
-}
-
-static inline int tolower(int c)
-{
-    return isupper(c) ? c + 'a' - 'A' : c;
-}
-
-static inline int toupper(int c)
-{
-    return islower(c) ? c + 'A' - 'a' : c;
-}
-
-static inline int isprint(int c)
-{
-    return c >= ' ' && c <= '~';
-}

@@ -89,16 +89,6 @@ int memcmp(const void *a, const void *b, size_t n)
     return 0;
 }
 
-void *memchr(const void *s, int c, size_t n)
-{
-    const uint8_t *at = s;
-
-    for (; n > 0; n--, at++)
-        if (*at == (uint8_t)c)
-            return (void *)(uintptr_t)at;
-    return NULL;
-}
-
 size_t strlen(const char *s)
 {
     const char *at = s;
@@ -134,17 +124,6 @@ char *strchr(const char *s, int c)
     }
 }
 
-char *strncpy(char *restrict to, const char *restrict from, size_t n)
-{
-    size_t i = 0;
-
-    for (; i < n && from[i]; i++)
-        to[i] = from[i];
-    for (; i < n; i++)
-        to[i] = 0;
-    return to;
-}
-
 size_t strcspn(const char *s, const char *reject)
 {
     size_t i = 0;
@@ -161,14 +140,4 @@ size_t strspn(const char *s, const char *accept)
     while (s[i] && strchr(accept, s[i]))
         i++;
     return i;
-}
-
-char *strstr(const char *s, const char *find)
-{
-    size_t n = strlen(find);
-
-    for (; *s || n == 0; s++)
-        if (strncmp(s, find, n) == 0)
-            return (char *)(uintptr_t)s;
-    return NULL;
 }
