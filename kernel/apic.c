@@ -29,8 +29,7 @@ enum apic_register { // xAPIC offsets; the x2APIC MSR is X2APIC_MSR + offset / 1
 #define LVT_MASKED 0x10000
 #define LVT_NMI 0x400
 #define ICR_PENDING 0x1000
-#define ICR_FIXED 0x4000 // level: assert
-#define ICR_NMI 0x4400
+#define ICR_NMI 0x4400 // level: assert, as in all of these
 #define ICR_INIT 0x4500
 #define ICR_STARTUP 0x4600
 #define ICR_ALL_OTHERS 0xc0000
@@ -107,11 +106,6 @@ static void send(uint32_t id, uint32_t command)
     apic_write(APIC_ICR, command);
     if (enabled)
         interrupts_on();
-}
-
-void apic_send(uint32_t id, uint8_t vector)
-{
-    send(id, ICR_FIXED | vector);
 }
 
 void apic_send_init(uint32_t id)

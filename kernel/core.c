@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Cores: who I am, waking another, and starting all of them (INIT, SIPI, the trampoline of
-// entry.S).
+// Cores: who I am, and starting all of them (INIT, SIPI, the trampoline of entry.S).
 #include "kernel/core.h"
 
 #include <string.h>
@@ -59,33 +58,11 @@ bool core_in_window(const void *p, uint64_t len)
     return from < end && (from >= window || len > window - from);
 }
 
-// The sleeper sets `halted`, then looks at `wake`; the waker sets `wake`, then looks at `halted`.
-void core_wake(unsigned core)
-{
-    struct core *c = &cores[core];
-
-    ASSERT(core < count);
-    __atomic_store_n(&c->wake, true, __ATOMIC_SEQ_CST);
-    if (core != this_core && __atomic_load_n(&c->halted, __ATOMIC_SEQ_CST))
-        apic_send(c->apic_id, VECTOR_WAKE);
-}
-
-static void on_wake(void)
-{
-    // That it interrupted hlt is all; the loop looks at `wake`.
-}
-
-static void core_describe(void)
+void core_describe(void)
 {
     cores[this_core].apic_id = apic_id();
     cores[this_core].vp_index = platform_vp_index();
     cores[this_core].running = true;
-}
-
-void core_init_boot(void)
-{
-    irq_set(VECTOR_WAKE, on_wake, true);
-    core_describe();
 }
 
 // A started core arrives here on its own stack and page table, interrupts off.

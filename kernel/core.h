@@ -25,8 +25,5 @@ unsigned core_id(void);
 // Hyper-V's VP index of a core (never assume that it equals the core's number or APIC id).
 uint32_t core_vp_index(unsigned core);
 
-// Makes a halted core look at its pollers again. Any core, any time; one IPI only if it is halted.
-void core_wake(unsigned core);
-
 // True if any byte of [p, p+len) lies in the per-core window. Used by asserts.
 bool core_in_window(const void *p, uint64_t len);

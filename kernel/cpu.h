@@ -9,7 +9,6 @@
 #define MSR_PAT 0x277
 #define MSR_EFER 0xc0000080
 #define EFER_SCE 1ull
-#define EFER_LME 0x100ull
 #define EFER_NXE 0x800ull
 #define CR0_WP 0x10000ull
 #define RFLAGS_IF 0x200ull

@@ -54,11 +54,6 @@ void *stack_new(size_t bytes)
     return pages + PAGE_SIZE;
 }
 
-bool fiber_current(void)
-{
-    return current != NULL;
-}
-
 static void to_loop(void)
 {
     fiber_switch(&current->stack_pointer, loop_stack);

@@ -29,6 +29,3 @@ void event_set(struct event *e);
 
 // Lets the loop run for at least `duration` (0: one turn). Only from a fiber.
 void fiber_sleep(uint64_t duration);
-
-// True when called from a fiber (so that waiting is allowed).
-bool fiber_current(void);

@@ -9,7 +9,6 @@
 #include "kernel/time.h"
 
 static PERCORE struct poller *pollers;
-static PERCORE struct poller *cursor; // what the walk below visits next
 
 void loop_add(struct poller *p)
 {
@@ -21,26 +20,12 @@ void loop_add(struct poller *p)
     *end = p;
 }
 
-void loop_remove(struct poller *p)
-{
-    for (struct poller **at = &pollers; *at; at = &(*at)->next) {
-        if (*at != p)
-            continue;
-        *at = p->next;
-        if (cursor == p)
-            cursor = p->next;
-        return;
-    }
-}
-
 static bool poll_all(void)
 {
     bool worked = false;
 
-    for (struct poller *p = pollers; p; p = cursor) {
-        cursor = p->next;
+    for (struct poller *p = pollers; p; p = p->next)
         worked |= p->poll(p->ctx);
-    }
     worked |= fibers_run();
     return worked;
 }
@@ -74,12 +59,8 @@ static void halt_if_idle(struct core *self)
     uint64_t due = arm_all() ? 0 : first_deadline();
     if (due > time_now()) {
         timer_arm(due);
-        __atomic_store_n(&self->halted, true, __ATOMIC_SEQ_CST);
-        if (!__atomic_load_n(&self->wake, __ATOMIC_SEQ_CST)) {
-            self->halts++;
-            interrupts_on_and_halt();
-        }
-        self->halted = false;
+        self->halts++;
+        interrupts_on_and_halt();
     }
     interrupts_on();
 }
@@ -91,8 +72,6 @@ _Noreturn void loop_run(void)
     interrupts_on();
     for (;;) {
         self->turns++;
-        self->wake = false;
-        __atomic_thread_fence(__ATOMIC_SEQ_CST);
         if (!poll_all())
             halt_if_idle(self);
     }

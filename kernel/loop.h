@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-// A source of work on one core. Embedded in its owner; the owner keeps it alive while it is added.
+// A source of work on one core. Embedded in its owner; never freed.
 struct poller {
     const char *name;
     // Does a bounded batch of work; true if it did any (the loop will then come round again).
@@ -19,10 +19,8 @@ struct poller {
     struct poller *next;
 };
 
-// Adds to / removes from the loop of the calling core. Pollers run in the order they were added.
-// Removing a poller from inside any poll() on the same core is allowed.
+// Adds to the loop of the calling core, for good. Pollers run in the order they were added.
 void loop_add(struct poller *p);
-void loop_remove(struct poller *p);
 
 // Runs the calling core's loop. Does not return.
 _Noreturn void loop_run(void);

@@ -56,7 +56,6 @@ bool acpi_take_power_button(void); // pressed since the last call? In its interr
 void apic_init(void);      // core 0
 void apic_init_core(void); // each core
 uint32_t apic_id(void);
-void apic_send(uint32_t id, uint8_t vector);
 void apic_send_init(uint32_t id);
 void apic_send_startup(uint32_t id, uint8_t page);
 void apic_send_nmi_to_others(void);
@@ -67,11 +66,10 @@ void ioapic_mask(unsigned isa_irq);
 struct core { // one cache line and more per core; only what other cores may touch
     uint32_t apic_id, vp_index;
     uint64_t turns, halts; // of the loop
-    volatile bool halted, wake;
     volatile bool running;
 } __attribute__((aligned(64)));
 extern struct core cores[MAX_CORES];
-void core_init_boot(void);                      // core 0's entry in the table
+void core_describe(void);                       // the calling core: its entry in the table
 void cores_start(const struct boot_info *info); // all others, into their loop
 
 // loop.c, fiber.c ---------------------------------------------------------------------------------

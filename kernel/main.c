@@ -72,7 +72,7 @@ _Noreturn void kernel_main(const struct boot_info *info)
     apic_init_core();
     platform_init();
     platform_init_core();
-    core_init_boot();
+    core_describe();
     config_init(info);
     report_machine(info);
     console_init();

@@ -12,9 +12,8 @@ enum vector {
     VECTOR_EXCEPTIONS = 32, // all below are the processor's own
     VECTOR_VMBUS = 0x40,
     VECTOR_TIMER = 0x41,
-    VECTOR_WAKE = 0x42,
-    VECTOR_SERIAL = 0x43,
-    VECTOR_ACPI = 0x44,
+    VECTOR_SERIAL = 0x42,
+    VECTOR_ACPI = 0x43,
     VECTOR_SPURIOUS = 0xff,
 };
 

@@ -190,7 +190,7 @@ void loop_add(struct poller *p)
     *end = p;
 }
 
-void loop_remove(struct poller *p)
+void native_loop_remove(struct poller *p)
 {
     struct poller **link = &pollers;
     while (*link != p)

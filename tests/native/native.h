@@ -20,6 +20,10 @@ extern struct native_options native_options;
 int native_nic_fd(unsigned number);
 bool native_nic_can_receive(unsigned number);
 
+// Undoes loop_add().
+struct poller;
+void native_loop_remove(struct poller *p);
+
 // Removes a NIC as if the host had.
 void native_nic_remove(unsigned number);
 

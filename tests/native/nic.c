@@ -238,7 +238,7 @@ void netvsc_start(const struct nic_client *client)
 void native_nic_remove(unsigned number)
 {
     struct nic *n = &nics[number];
-    loop_remove(&n->poller);
+    native_loop_remove(&n->poller);
     send_held(n);
     n->ring_used = RING; // nothing more is taken
     n->client->detach(n);

@@ -237,11 +237,6 @@ void fiber_sleep(uint64_t duration)
     fiber_yield();
 }
 
-bool fiber_current(void)
-{
-    return current != NULL;
-}
-
 unsigned fake_fibers_live(void)
 {
     unsigned n = 0;
@@ -263,7 +258,7 @@ void loop_add(struct poller *p)
     *link = p;
 }
 
-void loop_remove(struct poller *p)
+void fake_loop_remove(struct poller *p)
 {
     struct poller **link = &pollers;
 

@@ -20,5 +20,9 @@ size_t fake_objects_live(void);
 
 unsigned fake_fibers_live(void);
 
+// Undoes loop_add().
+struct poller;
+void fake_loop_remove(struct poller *p);
+
 // The text that all sources of statistics print, as one JSON object.
 const char *fake_stats(void);

@@ -663,7 +663,7 @@ static void child_test_flushed_while_the_core_is_busy(void)
     CHECK(host.packet_count == 0 && host.completion_count == completions);
     fake_turn();
     CHECK(host.packet_count == 1 && host.completion_count == completions + 1);
-    loop_remove(&busy);
+    fake_loop_remove(&busy);
 }
 CHILD_TEST(test_flushed_while_the_core_is_busy)
 
