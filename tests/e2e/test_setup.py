@@ -8,7 +8,7 @@ import time
 from support import ROOT
 
 
-def setup(what, **environment):
+def run_setup(what, **environment):
     """Runs tools/setup without a terminal; returns (exit status, all it printed)."""
     done = subprocess.run([ROOT / "tools" / "setup", what], stdin=subprocess.DEVNULL,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
@@ -22,7 +22,7 @@ def test_not_root_and_packages_missing(tmp_path):
         program = tmp_path / name
         program.write_text(f"#!/bin/sh\n{text}\n")
         program.chmod(0o755)
-    status, text = setup("run", PATH=f"{tmp_path}:{os.environ['PATH']}")
+    status, text = run_setup("run", PATH=f"{tmp_path}:{os.environ['PATH']}")
     assert status == 1
     command = text.splitlines()[-1]
     assert "apt-get install --no-install-recommends" in command
@@ -32,5 +32,5 @@ def test_not_root_and_packages_missing(tmp_path):
 def test_nothing_to_do():
     """What `make` calls each time costs nothing once all is there."""
     start = time.monotonic()
-    assert setup("test") == (0, "")
+    assert run_setup("test") == (0, "")
     assert time.monotonic() - start < 2  # 0.1 s on a quiet machine
