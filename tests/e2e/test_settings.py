@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The keys of dunlin.conf have their effect, none at its default here; jumbo frames over a tap; and
+a client that vanishes without a word."""
+
+import subprocess
+import time
+
+import pytest
+
+from dunlin import address, check_iperf, memory, wait_for, wait_memory
+from hvlib.tapnet import TapNet
+
+CONFIG = """[log]
+level = debug
+[net]
+address = 10.77.0.50/24
+gateway = 10.77.0.1
+mtu = 9000
+[netvsc]
+receive-buffer = 256k
+send-buffer = 128k
+ring = 64k
+[iperf3]
+port = 5300
+[system]
+on-panic = restart
+"""
+GIVEN_UP = 25  # seconds: 10 of silence, then 3 probes 5 s apart (net/services/iperf3/server.c)
+
+
+@pytest.fixture(scope="module")
+def lan():
+    with TapNet("settings", mtu=9000, dhcp=False) as net:
+        yield net
+
+
+@pytest.fixture(scope="module")
+def vm(module_boot, lan, tmp_path_factory):
+    config = tmp_path_factory.mktemp("settings") / "dunlin.conf"
+    config.write_text(CONFIG)
+    return module_boot.dunlin(config=config, nics=["tap:tap0"], netns=lan.name)
+
+
+def measure(vm, lan, *options):
+    return check_iperf(vm, *options, seconds=2, host=address(vm), port=5300, prefix=lan.command())
+
+
+def nic(vm):
+    return vm.stats()["devices"]["nic0"]
+
+
+def test_what_it_says(vm):
+    # As many sections as fit into 256k and 128k.
+    vm.wait_console("nic0: .*, MTU 9000, 28 receive and 21 send sections,", 5)
+    console = vm.console()
+    assert "dunlin: ready: iperf3 on 10.77.0.50 port 5300" in console
+    assert "net: nic0: address 10.77.0.50/24, gateway 10.77.0.1" in console
+    assert " debug: " in console
+    assert "dunlin.conf:" not in console
+
+
+def test_what_the_host_sees(vm):
+    host = nic(vm)
+    assert host["mtu"] == 9014  # with the Ethernet header
+    channel, = host["channels"]
+    # Of each ring the first page is its header.
+    assert channel["ring_from_guest"] == channel["ring_to_guest"] == 60 << 10
+
+
+def test_ping_of_a_whole_jumbo_frame(vm, lan):
+    done = lan.run("ping", "-n", "-q", "-M", "do", "-c", 5, "-i", "0.2", "-W", 5, "-s", 8972,
+                   address(vm))
+    assert " 0% packet loss" in done.stdout, done.stdout
+
+
+@pytest.mark.parametrize("options", [[], ["-P", 8], ["-R"], ["-P", 8, "-R"]],
+                         ids=lambda o: "".join(map(str, o)) or "to-guest")
+def test_jumbo_frames(vm, lan, options):
+    way = "tx" if "-R" in options else "rx"
+    before = nic(vm)
+    measure(vm, lan, *options)
+    after = nic(vm)
+    size = ((after[f"{way}_bytes"] - before[f"{way}_bytes"]) /
+            (after[f"{way}_packets"] - before[f"{way}_packets"]))
+    assert size > 6000, f"{size} bytes in a frame"
+
+
+def test_client_that_vanishes(vm, lan):
+    """The cable of the other side is cut in the middle of a test: no word comes any more. The test
+    is given up in the time that keep-alive needs, all its memory comes back, the next one runs."""
+    before, since, sent = memory(vm), vm.mark(), nic(vm)["tx_bytes"]
+    client = lan.popen("iperf3", "-c", address(vm), "-p", 5300, "-t", 120, "-R", "-P", 2,
+                       stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with client:
+        try:
+            wait_for(lambda: nic(vm)["tx_bytes"] > sent + 5_000_000, 15, "traffic")
+            lan.run("ip", "link", "set", "tap0", "down")
+            cut = time.monotonic()
+            vm.wait_console(r"iperf3: test of 10\.77\.0\.1:\d+ given up: ", GIVEN_UP + 10, since)
+            silent = time.monotonic() - cut
+        finally:
+            client.kill()
+            lan.run("ip", "link", "set", "tap0", "up")
+    assert GIVEN_UP - 5 < silent < GIVEN_UP + 3, f"given up after {silent:.1f} s"
+    wait_memory(vm, before)
+    measure(vm, lan, "-R")
+
+
+def test_panic_restarts(vm):
+    """Last, for it ends the machine: the runner lets no machine start again."""
+    vm.send_line("panic")
+    assert vm.wait_exit(20) == "guest-reset"
+    assert "dunlin: panic: core 0: " in vm.console()
