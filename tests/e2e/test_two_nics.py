@@ -90,10 +90,9 @@ def cable(vm, port):
 def test_addresses(vm):
     """The address of dunlin.conf is the first NIC's, the MTU everyone's, a debug line is printed."""
     assert address(vm) == GUEST
-    console = vm.console()
     for nic in ("nic0", "nic1"):
-        assert f"{nic}: 00:15:5d:44:4c:0{nic[-1]}, NVSP 6.1, MTU 1300," in console
-    assert " debug: " in console
+        vm.wait_console(f"{nic}: 00:15:5d:44:4c:0{nic[-1]}, NVSP 6.1, MTU 1300,", 5)
+    assert " debug: " in vm.console()
 
 
 def test_arp(cable):
