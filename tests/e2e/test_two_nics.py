@@ -88,7 +88,7 @@ def cable(vm, port):
 
 
 def test_addresses(vm):
-    """The address of dunlin.conf is the first NIC's, the MTU everyone's, a debug line is printed."""
+    """The address of dunlin.conf is the first NIC's, the MTU everyone's."""
     assert address(vm) == GUEST
     for nic in ("nic0", "nic1"):
         vm.wait_console(f"{nic}: 00:15:5d:44:4c:0{nic[-1]}, NVSP 6.1, MTU 1300,", 5)
