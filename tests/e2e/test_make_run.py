@@ -3,6 +3,7 @@
 
 import os
 import re
+import select
 import signal
 import subprocess
 import time
@@ -29,10 +30,11 @@ def test_make_run(how):
                 chunk = os.read(make.stdout.fileno(), 4096)
                 assert chunk and time.monotonic() < deadline, output.decode()
                 output += chunk
+            assert not select.select([make.stdout], [], [], 1)[0], "more comes after the last line"
             assert b"\x1b" not in output
             typed = re.search(r"type: (iperf3 .*)", output.decode().splitlines()[-1])[1]
             assert typed == f"iperf3 -c 127.0.0.1 -p {port}"
-            for options in ([], ["-R"]):
+            for options in ([], ["-R"], ["-P", 8], ["-P", 8, "-R"]):
                 check_iperf(None, *options, seconds=1, port=port)
         finally:
             if how == "group":
@@ -42,4 +44,4 @@ def test_make_run(how):
             rest = make.stdout.read().decode()  # ends when the last process of the run has
     assert "ending the VM" in rest
     with pytest.raises(iperf.IperfError, match="refused"):
-        iperf.client("127.0.0.1", "-t", 1, port=port, busy_timeout=0)
+        iperf.client("127.0.0.1", "-t", 1, port=port)
