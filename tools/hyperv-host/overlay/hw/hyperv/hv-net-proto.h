@@ -123,6 +123,8 @@ typedef struct QEMU_PACKED NvspMessage {
     };
 } NvspMessage;
 QEMU_BUILD_BUG_ON(sizeof(NvspMessage) != 40);
+/* what it was before version 6.1 */
+#define NVSP_OLD_MESSAGE_BYTES      28u
 
 /* RNDIS */
 
@@ -315,6 +317,7 @@ typedef struct NdisObjectHeader {
 #define NDIS_TYPE_OFFLOAD           0xa7
 #define NDIS_TYPE_DEFAULT           0x80
 #define NDIS_TYPE_RSS_CAPABILITIES  0x88
+#define NDIS_TYPE_RSS_PARAMETERS    0x89
 
 #define NDIS_OFFLOAD_REV1_BYTES     112
 #define NDIS_OFFLOAD_REV2_BYTES     144
@@ -404,6 +407,44 @@ typedef struct NdisRssCapabilities {
     uint16_t padding;
 } NdisRssCapabilities;
 #define NDIS_RSS_CAPABILITIES_BYTES 18
+#define NDIS_RSS_CAP_TOEPLITZ       0x0001u
+#define NDIS_RSS_CAP_TCP_IPV4       0x0100u
+#define NDIS_RSS_CAP_TCP_IPV6       0x0200u
+#define NDIS_RSS_CAP_UDP_IPV4       0x0800u
+#define NDIS_RSS_CAP_UDP_IPV6       0x1000u
+
+/* offsets count from the structure's start */
+typedef struct NdisRssParameters {
+    NdisObjectHeader header;
+    uint16_t flags;
+    uint16_t base_cpu;
+    uint32_t hash;
+    uint16_t table_bytes;
+    uint16_t padding;
+    uint32_t table_offset;      /* of u32 channel indices */
+    uint16_t key_bytes;
+    uint16_t padding2;
+    uint32_t key_offset;
+    uint32_t mask_offset;       /* revision 2 */
+    uint32_t mask_count;
+    uint32_t mask_bytes;
+} NdisRssParameters;
+QEMU_BUILD_BUG_ON(sizeof(NdisRssParameters) != 40);
+#define NDIS_RSS_PARAMETERS_MIN     28
+
+#define NDIS_RSS_HASH_UNCHANGED     0x02u
+#define NDIS_RSS_TABLE_UNCHANGED    0x04u
+#define NDIS_RSS_KEY_UNCHANGED      0x08u
+#define NDIS_RSS_DISABLE            0x10u
+
+#define NDIS_HASH_FUNCTION          0x000ffu
+#define NDIS_HASH_TOEPLITZ          0x00001u
+#define NDIS_HASH_IPV4              0x00100u
+#define NDIS_HASH_TCP_IPV4          0x00200u
+#define NDIS_HASH_IPV6              0x00400u
+#define NDIS_HASH_TCP_IPV6          0x01000u
+#define NDIS_HASH_UDP_IPV4          0x04000u
+#define NDIS_HASH_UDP_IPV6          0x08000u
 
 typedef struct NdisLinkState {
     NdisObjectHeader header;

@@ -272,7 +272,7 @@ static const uint32_t supported_oids[] = {
     OID_OFFLOAD_ENCAPSULATION, OID_TCP_OFFLOAD_CURRENT_CONFIG,
     OID_TCP_OFFLOAD_PARAMETERS, OID_TCP_OFFLOAD_HARDWARE_CAPABILITIES,
     /* only from NDIS 6.30 on: */
-    OID_GEN_RECEIVE_SCALE_CAPABILITIES,
+    OID_GEN_RECEIVE_SCALE_CAPABILITIES, OID_GEN_RECEIVE_SCALE_PARAMETERS,
 };
 
 static bool rss_known(HvNet *s)
@@ -363,24 +363,9 @@ static uint32_t fill_link_state(HvNet *s, void *out)
     return sizeof(state);
 }
 
-static uint32_t fill_rss_capabilities(void *out)
-{
-    NdisRssCapabilities caps = {
-        .header = { NDIS_TYPE_RSS_CAPABILITIES, 2,
-                    NDIS_RSS_CAPABILITIES_BYTES },
-        .flags = 0x1 | 0x100 | 0x200,   /* Toeplitz, TCP over IPv4, IPv6 */
-        .interrupt_messages = 1,
-        .receive_queues = 1,
-        .table_entries = 128,
-    };
-
-    memcpy(out, &caps, NDIS_RSS_CAPABILITIES_BYTES);
-    return NDIS_RSS_CAPABILITIES_BYTES;
-}
-
 static uint32_t fill_supported(HvNet *s, uint8_t *out)
 {
-    unsigned count = ARRAY_SIZE(supported_oids) - !rss_known(s);
+    unsigned count = ARRAY_SIZE(supported_oids) - 2 * !rss_known(s);
 
     memcpy(out, supported_oids, count * sizeof(supported_oids[0]));
     return count * sizeof(supported_oids[0]);
@@ -475,7 +460,7 @@ static uint32_t query(HvNet *s, uint32_t oid, const uint8_t *info,
         if (!rss_known(s)) {
             return RNDIS_STATUS_NOT_SUPPORTED;
         }
-        *bytes = fill_rss_capabilities(out);
+        *bytes = hv_net_rss_capabilities(s, out);
         break;
     default:
         return RNDIS_STATUS_NOT_SUPPORTED;
@@ -539,9 +524,13 @@ static uint32_t set(HvNet *s, uint32_t oid, const uint8_t *info,
         }
         s->session.packet_filter = ldl_le_p(info);
         s->rx_stalled = true;   /* frames may have been held back */
+        s->rx_stalled_on = 0;
         return RNDIS_STATUS_SUCCESS;
     case OID_TCP_OFFLOAD_PARAMETERS:
         return set_offload_parameters(s, info, bytes);
+    case OID_GEN_RECEIVE_SCALE_PARAMETERS:
+        return rss_known(s) ? hv_net_rss_set(s, info, bytes)
+                            : RNDIS_STATUS_NOT_SUPPORTED;
     case OID_GEN_RNDIS_CONFIG_PARAMETER:
         return set_config_parameter(s, info, bytes);
     case OID_OFFLOAD_ENCAPSULATION:

@@ -8,8 +8,10 @@
  * of the guest's receive buffer.  Neither drops a frame because the other
  * side is busy: both stop and are resumed.
  *
- * Everything runs in the main loop under the BQL.  One channel for now; the
- * session belongs to the primary, so that others can join it.
+ * Everything runs in the main loop under the BQL.  The session belongs to the
+ * primary channel and ends with it.  Subchannels, offered when the guest asks
+ * for them, carry frames only: each has its own share of the receive sections
+ * and its own queue of packets that wait for the backend.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -20,6 +22,7 @@
 #include "qemu/module.h"
 #include "qemu/units.h"
 #include "qapi/error.h"
+#include "qapi/qmp/qlist.h"
 #include "hw/hyperv/hyperv-host.h"
 #include "hw/qdev-properties.h"
 #include "hw/qdev-properties-system.h"
@@ -72,6 +75,11 @@ static void complete_rndis(VMBusChannel *chan, uint64_t transaction_id,
     complete(chan, transaction_id, &msg);
 }
 
+static HvNetQueue *queue_of(HvNet *s, const VMBusChannel *chan)
+{
+    return &s->queue[chan->index];
+}
+
 /*
  * Announce what has been put into @section of the receive buffer.  The
  * section's number is the transaction id, and 0 is as good as any.
@@ -101,30 +109,99 @@ static void announce(HvNet *s, VMBusChannel *chan, uint32_t section,
  * Receive sections
  */
 
-static uint32_t section_take(HvNet *s, uint32_t *stack, uint32_t *count)
+static uint32_t section_take(HvNet *s, VMBusChannel *chan, uint32_t section)
 {
-    uint32_t section = stack[--*count];
+    HvNetQueue *q = queue_of(s, chan);
 
     set_bit(section, s->session.section_busy);
+    s->session.section_channel[section] = chan->index;
     s->session.outstanding++;
     s->rx_sections_peak = MAX(s->rx_sections_peak, s->session.outstanding);
+    q->outstanding++;
+    q->sections_peak = MAX(q->sections_peak, q->outstanding);
     return section;
 }
 
-/* The guest is done with @id; false if it never had it. */
-static bool section_give_back(HvNet *s, uint64_t id)
+static uint32_t section_take_control(HvNet *s)
+{
+    return section_take(s, hv_net_primary(s), s->session.free_control[
+                            --s->session.free_control_count]);
+}
+
+/* The caller has seen that there is one. */
+static uint32_t section_take_data(HvNet *s, VMBusChannel *chan)
+{
+    HvNetQueue *q = queue_of(s, chan);
+    uint32_t section = q->free_section;
+
+    q->free_section = s->session.section_next[section];
+    return section_take(s, chan, section);
+}
+
+/* Data sections are divided evenly among the channels. */
+static HvNetQueue *section_owner(HvNet *s, uint32_t section)
+{
+    return &s->queue[(section - HV_NET_CONTROL_SECTIONS) %
+                     (1 + s->session.subchannels)];
+}
+
+static void section_free(HvNet *s, uint32_t section)
+{
+    if (section < HV_NET_CONTROL_SECTIONS) {
+        s->session.free_control[s->session.free_control_count++] = section;
+    } else {
+        HvNetQueue *q = section_owner(s, section);
+
+        s->session.section_next[section] = q->free_section;
+        q->free_section = section;
+    }
+}
+
+/* The guest is done with @id; returns the rule it has broken or NULL. */
+static const char *section_give_back(HvNet *s, VMBusChannel *chan,
+                                     uint64_t id)
 {
     if (id >= s->session.section_count ||
-        !test_and_clear_bit(id, s->session.section_busy)) {
-        return false;
+        !test_bit(id, s->session.section_busy)) {
+        return "nvsp-rx-completion";
     }
+    if (s->session.section_channel[id] != chan->index) {
+        return "nvsp-rx-completion-channel";
+    }
+    clear_bit(id, s->session.section_busy);
     s->session.outstanding--;
-    if (id < HV_NET_CONTROL_SECTIONS) {
-        s->session.free_control[s->session.free_control_count++] = id;
-    } else {
-        s->session.free_data[s->session.free_data_count++] = id;
+    queue_of(s, chan)->outstanding--;
+    section_free(s, id);
+    return NULL;
+}
+
+/* A subchannel is gone, and with it the completions it would have brought. */
+static void sections_reclaim(HvNet *s, VMBusChannel *chan)
+{
+    uint32_t i;
+
+    for (i = 0; i < s->session.section_count; i++) {
+        if (test_bit(i, s->session.section_busy) &&
+            s->session.section_channel[i] == chan->index) {
+            section_give_back(s, chan, i);
+        }
     }
-    return true;
+}
+
+/* Give each channel its share of what is free. */
+static void sections_share_out(HvNet *s)
+{
+    uint32_t i;
+
+    for (i = 0; i < s->queues; i++) {
+        s->queue[i].free_section = HV_NET_NO_SECTION;
+    }
+    /* the lowest numbers first */
+    for (i = s->session.section_count; i-- > HV_NET_CONTROL_SECTIONS; ) {
+        if (!test_bit(i, s->session.section_busy)) {
+            section_free(s, i);
+        }
+    }
 }
 
 static void sections_create(HvNet *s)
@@ -132,31 +209,36 @@ static void sections_create(HvNet *s)
     uint32_t count = s->session.section_count, i;
 
     s->session.section_busy = bitmap_new(count);
-    s->session.free_data = g_new(uint32_t, count);
-    /* the lowest numbers on top */
-    for (i = count; i-- > HV_NET_CONTROL_SECTIONS; ) {
-        s->session.free_data[s->session.free_data_count++] = i;
-    }
+    s->session.section_channel = g_new0(uint8_t, count);
+    s->session.section_next = g_new0(uint32_t, count);
+    sections_share_out(s);
     for (i = HV_NET_CONTROL_SECTIONS; i-- > 0; ) {
-        s->session.free_control[s->session.free_control_count++] = i;
+        section_free(s, i);
     }
 }
 
 /* The guest gets its buffers back; frames wait from here on. */
 static void buffers_release(HvNet *s)
 {
+    uint32_t i;
+
     vmbus_gpadl_put(s->session.recv_gpadl);
     s->session.recv_gpadl = NULL;
     vmbus_gpadl_put(s->session.send_gpadl);
     s->session.send_gpadl = NULL;
     g_free(s->session.section_busy);
     s->session.section_busy = NULL;
-    g_free(s->session.free_data);
-    s->session.free_data = NULL;
-    s->session.free_data_count = 0;
+    g_free(s->session.section_channel);
+    s->session.section_channel = NULL;
+    g_free(s->session.section_next);
+    s->session.section_next = NULL;
     s->session.free_control_count = 0;
     s->session.section_count = 0;
     s->session.outstanding = 0;
+    for (i = 0; i < s->queues; i++) {
+        s->queue[i].free_section = HV_NET_NO_SECTION;
+        s->queue[i].outstanding = 0;
+    }
 }
 
 /* Send queued control messages as far as there are sections and room. */
@@ -173,8 +255,7 @@ static void replies_send(HvNet *s)
             vmbus_ring_wait_room(chan, XFER_ROOM + RX_RING_RESERVE)) {
             return;
         }
-        section = section_take(s, s->session.free_control,
-                               &s->session.free_control_count);
+        section = section_take_control(s);
         assert(reply->bytes <= s->session.section_bytes);
         vmbus_gpadl_write(s->session.recv_gpadl,
                           section * s->session.section_bytes, reply->data,
@@ -197,14 +278,34 @@ static bool rx_ready(HvNet *s)
            s->session.packet_filter && s->session.recv_gpadl;
 }
 
+/* Frames wait; the worker of @chan asks for them again. */
+static void rx_stall(HvNet *s, const VMBusChannel *chan)
+{
+    s->rx_stalled = true;
+    s->rx_stalled_on = chan->index;
+}
+
+/* Ask for the frames that wait, if it is @chan that they waited for. */
+static void rx_resume(HvNet *s, const VMBusChannel *chan)
+{
+    if (!s->rx_stalled || !rx_ready(s)) {
+        return;
+    }
+    if (chan->index == s->rx_stalled_on ||
+        !vmbus_channel_usable(hv_net_channel(s, s->rx_stalled_on))) {
+        s->rx_stalled = false;
+        qemu_flush_queued_packets(qemu_get_queue(s->nic));
+    }
+}
+
 static bool hv_net_can_receive(NetClientState *nc)
 {
     HvNet *s = qemu_get_nic_opaque(nc);
 
-    if (rx_ready(s) && s->session.free_data_count) {
+    if (rx_ready(s)) {
         return true;
     }
-    s->rx_stalled = true;
+    rx_stall(s, hv_net_primary(s));
     return false;
 }
 
@@ -215,6 +316,8 @@ typedef struct RxFrame {
     bool trusted;               /* TCP/UDP checksum known to be right */
     bool has_vlan;
     uint16_t vlan;
+    bool has_hash;
+    uint32_t hash;
 } RxFrame;
 
 /*
@@ -254,7 +357,7 @@ static void rx_fill_section(HvNet *s, uint32_t section, const uint8_t *frame,
                             uint32_t bytes, const RxFrame *info)
 {
     uint32_t base = section * s->session.section_bytes;
-    uint8_t head[sizeof(RndisPacket) + 2 * (sizeof(RndisPpi) + 4)];
+    uint8_t head[sizeof(RndisPacket) + 3 * (sizeof(RndisPpi) + 4)];
     RndisPacket *msg = (RndisPacket *)head;
     uint32_t csum, off = base + HV_NET_RX_DATA_OFFSET;
 
@@ -278,6 +381,10 @@ static void rx_fill_section(HvNet *s, uint32_t section, const uint8_t *frame,
                                  info->vlan >> 13 |
                                  (info->vlan >> 12 & 1) << 3 |
                                  (info->vlan & 0xfff) << 4);
+    }
+    if (info->has_hash) {
+        msg->ppi_bytes += rx_ppi(head + sizeof(*msg) + msg->ppi_bytes,
+                                 RNDIS_PPI_HASH, info->hash);
     }
     if (msg->ppi_bytes) {
         msg->ppi_offset = sizeof(*msg) - RNDIS_OFFSET_BASE;
@@ -338,28 +445,54 @@ static const uint8_t *rx_prepare(HvNet *s, const struct iovec *iov, int count,
     return *bytes <= s->session.mtu ? frame : NULL;
 }
 
+/*
+ * The channel for a frame: the table's choice, or the primary as long as that
+ * one is not there.
+ */
+static VMBusChannel *rx_channel(HvNet *s, const RxFrame *info)
+{
+    const HvNetRss *rss = &s->session.rss;
+    VMBusChannel *chan;
+
+    if (!info->has_hash) {
+        return hv_net_primary(s);
+    }
+    chan = hv_net_channel(s, rss->table[info->hash % rss->entries]);
+    return vmbus_channel_usable(chan) ? chan : hv_net_primary(s);
+}
+
+/* Room for one more frame on @chan?  If not, its worker will ask again. */
+static bool rx_room(HvNet *s, VMBusChannel *chan)
+{
+    HvNetQueue *q = queue_of(s, chan);
+
+    if (q->free_section == HV_NET_NO_SECTION) {
+        s->rx_stalls_section++;
+    } else if (!vmbus_ring_has_room(chan, XFER_ROOM + RX_RING_RESERVE) &&
+               vmbus_ring_wait_room(chan, XFER_ROOM + RX_RING_RESERVE)) {
+        s->rx_stalls_ring++;
+    } else {
+        return true;
+    }
+    q->rx_stalls++;
+    rx_stall(s, chan);
+    if (!vmbus_channel_usable(chan)) {
+        vmbus_channel_kick(hv_net_primary(s));  /* it has just been failed */
+    }
+    return false;
+}
+
 static ssize_t hv_net_receive_iov(NetClientState *nc, const struct iovec *iov,
                                   int count)
 {
     HvNet *s = qemu_get_nic_opaque(nc);
-    VMBusChannel *chan = hv_net_primary(s);
+    VMBusChannel *chan;
     RxFrame info = { 0 };
     uint32_t bytes, section;
     const uint8_t *frame;
 
     if (!rx_ready(s)) {
-        s->rx_stalled = true;
-        return 0;
-    }
-    if (!s->session.free_data_count) {
-        s->rx_stalled = true;
-        s->rx_stalls_section++;
-        return 0;
-    }
-    if (!vmbus_ring_has_room(chan, XFER_ROOM + RX_RING_RESERVE) &&
-        vmbus_ring_wait_room(chan, XFER_ROOM + RX_RING_RESERVE)) {
-        s->rx_stalled = true;
-        s->rx_stalls_ring++;
+        rx_stall(s, hv_net_primary(s));
         return 0;
     }
     frame = rx_prepare(s, iov, count, &bytes, &info);
@@ -367,13 +500,19 @@ static ssize_t hv_net_receive_iov(NetClientState *nc, const struct iovec *iov,
         s->rx_dropped++;
         return iov_size(iov, count);
     }
-    section = section_take(s, s->session.free_data,
-                           &s->session.free_data_count);
+    info.has_hash = hv_net_rss_hash(&s->session.rss, frame, bytes, &info.hash);
+    chan = rx_channel(s, &info);
+    if (!rx_room(s, chan)) {
+        return 0;
+    }
+    section = section_take_data(s, chan);
     rx_fill_section(s, section, frame, bytes, &info);
     announce(s, chan, section, s->session.section_bytes, NVSP_CHANNEL_DATA);
     vmbus_ring_commit(chan);
     s->rx_packets++;
     s->rx_bytes += bytes;
+    queue_of(s, chan)->rx_packets++;
+    queue_of(s, chan)->rx_bytes += bytes;
     return iov_size(iov, count);
 }
 
@@ -566,9 +705,13 @@ static void tx_sent(NetClientState *nc, ssize_t ret)
 {
     HvNet *s = qemu_get_nic_opaque(nc);
 
+    uint32_t i;
+
     s->tx_blocked = false;
-    if (vmbus_channel_usable(hv_net_primary(s))) {
-        vmbus_channel_kick(hv_net_primary(s));
+    for (i = 0; i < s->queues; i++) {
+        if (vmbus_channel_usable(hv_net_channel(s, i))) {
+            vmbus_channel_kick(hv_net_channel(s, i));
+        }
     }
 }
 
@@ -610,7 +753,7 @@ static void tx_frame(HvNet *s, const TxMemory *memory, const TxFrame *frame)
 }
 
 /* All or nothing: the messages are checked before the first is sent. */
-static bool tx_packets(HvNet *s, const TxMemory *memory)
+static bool tx_packets(HvNet *s, const TxMemory *memory, HvNetQueue *q)
 {
     TxFrame frames[HV_NET_MAX_MESSAGES];
     uint32_t off = 0, bytes;
@@ -631,6 +774,8 @@ static bool tx_packets(HvNet *s, const TxMemory *memory)
         off += bytes;
     }
     for (i = 0; i < count; i++) {
+        q->tx_packets++;
+        q->tx_bytes += frames[i].bytes;
         tx_frame(s, memory, &frames[i]);
     }
     return true;
@@ -720,7 +865,7 @@ static void tx_handle(HvNet *s, VMBusChannel *chan, const VMBusPacket *pkt)
     if (tx_gather(s, chan, pkt, &msg, &memory)) {
         iov_to_buf(memory.iov, memory.count, 0, &header, sizeof(header));
         if (header.type == RNDIS_PACKET) {
-            ok = tx_packets(s, &memory);
+            ok = tx_packets(s, &memory, queue_of(s, chan));
         } else if (!chan->index) {
             ok = tx_control(s, &memory);
         } else {
@@ -736,7 +881,7 @@ static void tx_handle(HvNet *s, VMBusChannel *chan, const VMBusPacket *pkt)
     complete_rndis(chan, pkt->transaction_id, ok);
 }
 
-static void tx_queue(HvNet *s, const VMBusPacket *pkt)
+static void tx_queue(HvNetQueue *q, const VMBusPacket *pkt)
 {
     HvNetTxPending *item = g_malloc(sizeof(*item) + pkt->header_bytes +
                                     pkt->payload_bytes);
@@ -746,19 +891,19 @@ static void tx_queue(HvNet *s, const VMBusPacket *pkt)
     memcpy(item->data + pkt->header_bytes, pkt->payload, pkt->payload_bytes);
     item->packet.header = item->data;
     item->packet.payload = item->data + pkt->header_bytes;
-    QSIMPLEQ_INSERT_TAIL(&s->tx_pending, item, link);
-    s->tx_pending_count++;
+    QSIMPLEQ_INSERT_TAIL(&q->tx_pending, item, link);
+    q->tx_pending_count++;
 }
 
-static void tx_queue_clear(HvNet *s)
+static void tx_queue_clear(HvNetQueue *q)
 {
     HvNetTxPending *item;
 
-    while ((item = QSIMPLEQ_FIRST(&s->tx_pending))) {
-        QSIMPLEQ_REMOVE_HEAD(&s->tx_pending, link);
+    while ((item = QSIMPLEQ_FIRST(&q->tx_pending))) {
+        QSIMPLEQ_REMOVE_HEAD(&q->tx_pending, link);
         g_free(item);
     }
-    s->tx_pending_count = 0;
+    q->tx_pending_count = 0;
 }
 
 /*
@@ -900,27 +1045,109 @@ static void nvsp_send_buf(HvNet *s, VMBusChannel *chan, const NvspMessage *msg,
 }
 
 /*
- * Real hosts end their worker here: nothing later on this channel is
+ * Real hosts end their worker here: nothing later on any channel is
  * answered, and both buffers are the guest's again.
  */
-static void nvsp_revoke(HvNet *s, VMBusChannel *chan)
+static void nvsp_revoke(HvNet *s)
 {
-    vmbus_ring_release(chan);
-    vmbus_ring_commit(chan);
-    vmbus_channel_stop(chan);
-    tx_queue_clear(s);
+    uint32_t i;
+
+    for (i = 0; i < s->queues; i++) {
+        VMBusChannel *chan = hv_net_channel(s, i);
+
+        if (vmbus_channel_usable(chan)) {
+            vmbus_ring_release(chan);
+            vmbus_ring_commit(chan);
+            vmbus_channel_stop(chan);
+        }
+        tx_queue_clear(&s->queue[i]);
+    }
     hv_net_replies_clear(s);
     buffers_release(s);
+}
+
+/* A refused request is not repeated, so say why. */
+static bool subchannels_grantable(HvNet *s, const NvspMessage *msg)
+{
+    uint32_t data = s->session.section_count - HV_NET_CONTROL_SECTIONS;
+
+    if (msg->subchannel.operation != NVSP_SUBCHANNEL_ALLOCATE ||
+        msg->subchannel.count >= s->queues) {
+        hyperv_violation("nvsp-subchannels", "operation %u, %u subchannels, "
+                         "there are %u", msg->subchannel.operation,
+                         msg->subchannel.count, s->queues - 1);
+        return false;
+    }
+    if (s->session.subchannels_requested) {
+        hyperv_violation("nvsp-subchannels-twice", "%u, had %u",
+                         msg->subchannel.count, s->session.subchannels);
+        return false;
+    }
+    if (msg->subchannel.count >= data) {
+        hyperv_violation("nvsp-subchannels-sections",
+                         "%u subchannels, %u sections",
+                         msg->subchannel.count, data);
+        return false;
+    }
+    return true;
 }
 
 static void nvsp_subchannel(HvNet *s, const NvspMessage *msg,
                             NvspMessage *reply)
 {
+    uint32_t i;
+
     reply->type = NVSP_SUBCHANNEL;
-    reply->subchannel.operation = NVSP_STATUS_FAILURE;
-    hyperv_violation("nvsp-subchannels", "operation %u, %u channels of %u",
-                     msg->subchannel.operation, msg->subchannel.count,
-                     VMBUS_DEVICE(s)->num_channels);
+    if (!subchannels_grantable(s, msg)) {
+        reply->subchannel.operation = NVSP_STATUS_FAILURE;
+        return;
+    }
+    s->session.subchannels_requested = true;
+    s->session.subchannels = msg->subchannel.count;
+    s->session.send_table_due = msg->subchannel.count > 0;
+    sections_share_out(s);
+    for (i = 1; i <= msg->subchannel.count; i++) {
+        vmbus_channel_offer(hv_net_channel(s, i));
+    }
+    reply->subchannel.operation = NVSP_STATUS_SUCCESS;
+    reply->subchannel.count = msg->subchannel.count;
+}
+
+/*
+ * Which channel to send on, by hash: told once all subchannels are open.
+ * Hosts that speak NVSP 6 at most may put the table behind a message of the
+ * newer length, and give the offset of one of the older.
+ */
+static void send_table(HvNet *s)
+{
+    bool old = s->old_send_table && s->session.nvsp <= NVSP_VERSION_6;
+    uint32_t offset = old ? sizeof(NvspMessage) : 12, i;
+    uint8_t msg[sizeof(NvspMessage) + 4 * HV_NET_SEND_TABLE] = { 0 };
+    VMBusChannel *chan = hv_net_primary(s);
+    VMBusPacketDesc desc = { .type = VMBUS_PACKET_INBAND };
+    uint32_t room = vmbus_packet_room(sizeof(desc), sizeof(msg)) +
+                    RX_RING_RESERVE;
+
+    if (!s->session.send_table_due) {
+        return;
+    }
+    for (i = 1; i <= s->session.subchannels; i++) {
+        if (!hv_net_channel(s, i)->open) {
+            return;
+        }
+    }
+    if (!vmbus_ring_has_room(chan, room) && vmbus_ring_wait_room(chan, room)) {
+        return;
+    }
+    stl_le_p(msg, NVSP_SEND_INDIRECTION_TABLE);
+    stl_le_p(msg + 4, HV_NET_SEND_TABLE);
+    stl_le_p(msg + 8, old ? NVSP_OLD_MESSAGE_BYTES : offset);
+    for (i = 0; i < HV_NET_SEND_TABLE; i++) {
+        stl_le_p(msg + offset + 4 * i, i % (1 + s->session.subchannels));
+    }
+    vmbus_ring_put(chan, &desc, sizeof(desc), msg,
+                   offset + 4 * HV_NET_SEND_TABLE);
+    s->session.send_table_due = false;
 }
 
 /* What the message must have, and from which version on there is such one. */
@@ -960,6 +1187,14 @@ static bool nvsp_valid(HvNet *s, uint32_t type, uint32_t bytes)
     return bytes >= least && (type == NVSP_INIT || s->session.nvsp >= version);
 }
 
+/* RNDIS and subchannels need the version, the configuration and the receive buffer. */
+static bool nvsp_session_complete(HvNet *s)
+{
+    return s->session.nvsp && s->session.ndis_version_set &&
+           (s->session.ndis_config_set ||
+            s->session.nvsp < NVSP_VERSION_2) && s->session.recv_gpadl;
+}
+
 static void nvsp_handle(HvNet *s, VMBusChannel *chan, const VMBusPacket *pkt)
 {
     NvspMessage msg = { 0 }, reply = { 0 };
@@ -973,8 +1208,11 @@ static void nvsp_handle(HvNet *s, VMBusChannel *chan, const VMBusPacket *pkt)
         vmbus_channel_fail(chan, "nvsp-first-message", "type %u", msg.type);
         return;
     }
-    if (!nvsp_valid(s, msg.type, pkt->payload_bytes) ||
-        (chan->index && msg.type != NVSP_OID_QUERY_EX)) {
+    if (chan->index && msg.type != NVSP_OID_QUERY_EX) {
+        vmbus_channel_fail(chan, "nvsp-on-subchannel", "type %u", msg.type);
+        return;
+    }
+    if (!nvsp_valid(s, msg.type, pkt->payload_bytes)) {
         vmbus_channel_fail(chan, "nvsp-type", "type %u, %u bytes", msg.type,
                            pkt->payload_bytes);
         return;
@@ -997,9 +1235,13 @@ static void nvsp_handle(HvNet *s, VMBusChannel *chan, const VMBusPacket *pkt)
         break;
     case NVSP_REVOKE_RECV_BUF:
     case NVSP_REVOKE_SEND_BUF:
-        nvsp_revoke(s, chan);
+        nvsp_revoke(s);
         return;
     case NVSP_SUBCHANNEL:
+        if (!nvsp_session_complete(s)) {
+            vmbus_channel_fail(chan, "nvsp-order", "SUBCHANNEL too early");
+            return;
+        }
         nvsp_subchannel(s, &msg, &reply);
         break;
     case NVSP_OID_QUERY_EX:
@@ -1026,14 +1268,6 @@ static void nvsp_handle(HvNet *s, VMBusChannel *chan, const VMBusPacket *pkt)
     }
 }
 
-/* RNDIS needs the version, the configuration and the receive buffer. */
-static bool nvsp_session_complete(HvNet *s)
-{
-    return s->session.nvsp && s->session.ndis_version_set &&
-           (s->session.ndis_config_set ||
-            s->session.nvsp < NVSP_VERSION_2) && s->session.recv_gpadl;
-}
-
 static void nvsp_rndis(HvNet *s, VMBusChannel *chan, const VMBusPacket *pkt)
 {
     if (!nvsp_session_complete(s)) {
@@ -1046,8 +1280,8 @@ static void nvsp_rndis(HvNet *s, VMBusChannel *chan, const VMBusPacket *pkt)
     } else if (!pkt->want_completion) {
         hyperv_violation("nvsp-completion-not-requested", "RNDIS packet");
         s->tx_errors++;
-    } else if (s->tx_blocked || s->tx_pending_count) {
-        tx_queue(s, pkt);
+    } else if (s->tx_blocked || queue_of(s, chan)->tx_pending_count) {
+        tx_queue(queue_of(s, chan), pkt);
     } else {
         tx_handle(s, chan, pkt);
     }
@@ -1056,13 +1290,17 @@ static void nvsp_rndis(HvNet *s, VMBusChannel *chan, const VMBusPacket *pkt)
 /* The guest is done with what an announcement gave it. */
 static void rx_completion(HvNet *s, VMBusChannel *chan, const VMBusPacket *pkt)
 {
+    const char *rule;
+
     if (pkt->payload_bytes < 8 ||
         ldl_le_p(pkt->payload) != NVSP_RNDIS_PACKET_COMPLETE) {
         vmbus_channel_fail(chan, "nvsp-rx-completion", "%u bytes of payload",
                            pkt->payload_bytes);
-    } else if (!section_give_back(s, pkt->transaction_id)) {
-        vmbus_channel_fail(chan, "nvsp-rx-completion", "id %" PRIu64,
-                           pkt->transaction_id);
+        return;
+    }
+    rule = section_give_back(s, chan, pkt->transaction_id);
+    if (rule) {
+        vmbus_channel_fail(chan, rule, "id %" PRIu64, pkt->transaction_id);
     }
 }
 
@@ -1092,12 +1330,13 @@ static bool completion_room(VMBusChannel *chan)
 
 static void tx_queue_run(HvNet *s, VMBusChannel *chan)
 {
+    HvNetQueue *q = queue_of(s, chan);
     HvNetTxPending *item;
 
-    while (!s->tx_blocked && (item = QSIMPLEQ_FIRST(&s->tx_pending)) &&
+    while (!s->tx_blocked && (item = QSIMPLEQ_FIRST(&q->tx_pending)) &&
            completion_room(chan)) {
-        QSIMPLEQ_REMOVE_HEAD(&s->tx_pending, link);
-        s->tx_pending_count--;
+        QSIMPLEQ_REMOVE_HEAD(&q->tx_pending, link);
+        q->tx_pending_count--;
         tx_handle(s, chan, &item->packet);
         g_free(item);
         if (!vmbus_channel_usable(chan)) {
@@ -1116,7 +1355,8 @@ static bool drain(HvNet *s, VMBusChannel *chan)
     unsigned i;
 
     for (i = 0; i < WORK_BUDGET; i++) {
-        if (s->tx_pending_count >= HV_NET_TX_QUEUE || !completion_room(chan)) {
+        if (queue_of(s, chan)->tx_pending_count >= HV_NET_TX_QUEUE ||
+            !completion_room(chan)) {
             return false;
         }
         if (!vmbus_ring_next(chan, &pkt)) {
@@ -1144,20 +1384,20 @@ static bool hv_net_work(VMBusChannel *chan)
     bool more;
 
     tx_queue_run(s, chan);
+    more = vmbus_channel_usable(chan) && drain(s, chan);
     if (!vmbus_channel_usable(chan)) {
+        if (chan->index) {
+            vmbus_channel_kick(hv_net_primary(s));  /* frames may wait */
+        }
         return false;
     }
-    more = drain(s, chan);
-    if (!vmbus_channel_usable(chan)) {
-        return false;
+    if (!chan->index) {
+        replies_send(s);
+        send_table(s);
     }
-    replies_send(s);
     vmbus_ring_commit(chan);
     vmbus_ring_release(chan);
-    if (s->rx_stalled && rx_ready(s) && s->session.free_data_count) {
-        s->rx_stalled = false;
-        qemu_flush_queued_packets(qemu_get_queue(s->nic));
-    }
+    rx_resume(s, chan);
     return more;
 }
 
@@ -1169,6 +1409,10 @@ static int hv_net_open_channel(VMBusChannel *chan)
 {
     HvNet *s = HV_NET(chan->dev);
 
+    if (chan->index) {
+        vmbus_channel_kick(hv_net_primary(s));  /* the last one? */
+        return 0;
+    }
     memset(&s->session, 0, sizeof(s->session));
     s->session.mac = s->conf.macaddr;
     hv_net_offload_defaults(s);
@@ -1179,7 +1423,15 @@ static void hv_net_close_channel(VMBusChannel *chan)
 {
     HvNet *s = HV_NET(chan->dev);
 
-    tx_queue_clear(s);
+    tx_queue_clear(queue_of(s, chan));
+    if (chan->index) {
+        sections_reclaim(s, chan);
+        if (s->rx_stalled && s->rx_stalled_on == chan->index) {
+            rx_stall(s, hv_net_primary(s));
+        }
+        vmbus_channel_kick(hv_net_primary(s));
+        return;
+    }
     hv_net_replies_clear(s);
     buffers_release(s);
     timer_del(s->link_timer);
@@ -1208,16 +1460,42 @@ static NetClientInfo hv_net_client = {
     .link_status_changed = hv_net_link_status_changed,
 };
 
+/* Add to each channel's counters; returns how many packets wait to be sent. */
+static uint32_t queue_stats(HvNet *s, QDict *out)
+{
+    const QListEntry *entry;
+    HvNetQueue *q = s->queue;
+    uint32_t pending = 0;
+
+    QLIST_FOREACH_ENTRY(qdict_get_qlist(out, "channels"), entry) {
+        QDict *item = qobject_to(QDict, qlist_entry_obj(entry));
+
+        qdict_put_int(item, "tx_packets", q->tx_packets);
+        qdict_put_int(item, "tx_bytes", q->tx_bytes);
+        qdict_put_int(item, "tx_pending", q->tx_pending_count);
+        qdict_put_int(item, "rx_packets", q->rx_packets);
+        qdict_put_int(item, "rx_bytes", q->rx_bytes);
+        qdict_put_int(item, "rx_stalls", q->rx_stalls);
+        qdict_put_int(item, "rx_sections_outstanding", q->outstanding);
+        qdict_put_int(item, "rx_sections_peak", q->sections_peak);
+        pending += q->tx_pending_count;
+        q++;
+    }
+    return pending;
+}
+
 static void hv_net_stats(QDict *out, void *opaque)
 {
     HvNet *s = opaque;
+    uint32_t pending;
 
     vmbus_device_stats(VMBUS_DEVICE(s), out);
+    pending = queue_stats(s, out);
     qdict_put_int(out, "tx_packets", s->tx_packets);
     qdict_put_int(out, "tx_bytes", s->tx_bytes);
     qdict_put_int(out, "tx_errors", s->tx_errors);
     qdict_put_int(out, "tx_csum_offloaded", s->tx_csum);
-    qdict_put_int(out, "tx_pending", s->tx_pending_count);
+    qdict_put_int(out, "tx_pending", pending);
     qdict_put_int(out, "rx_packets", s->rx_packets);
     qdict_put_int(out, "rx_bytes", s->rx_bytes);
     qdict_put_int(out, "rx_dropped", s->rx_dropped);
@@ -1231,6 +1509,9 @@ static void hv_net_stats(QDict *out, void *opaque)
     qdict_put_int(out, "mtu", s->session.mtu);
     qdict_put_int(out, "packet_filter", s->session.packet_filter);
     qdict_put_bool(out, "link_up", !hv_net_link_down(s));
+    qdict_put_int(out, "subchannels", s->session.subchannels);
+    qdict_put_int(out, "rss_hash",
+                  s->session.rss.enabled ? s->session.rss.hash : 0);
 }
 
 /* The instance id is made of the MAC address: stable across restarts. */
@@ -1261,17 +1542,26 @@ static void hv_net_realize(VMBusDevice *vdev, Error **errp)
 {
     HvNet *s = HV_NET(vdev);
     DeviceState *dev = DEVICE(vdev);
+    uint32_t i;
 
     if (s->max_mtu < HV_NET_MTU_DEFAULT || s->max_mtu > HV_NET_MTU_MAX) {
         error_setg(errp, "max-mtu has to be %u to %u", HV_NET_MTU_DEFAULT,
                    HV_NET_MTU_MAX);
         return;
     }
+    if (!s->queues || s->queues > HV_NET_QUEUES_MAX) {
+        error_setg(errp, "queues has to be 1 to %u", HV_NET_QUEUES_MAX);
+        return;
+    }
     QSIMPLEQ_INIT(&s->replies);
-    QSIMPLEQ_INIT(&s->tx_pending);
+    s->queue = g_new0(HvNetQueue, s->queues);
+    for (i = 0; i < s->queues; i++) {
+        QSIMPLEQ_INIT(&s->queue[i].tx_pending);
+        s->queue[i].free_section = HV_NET_NO_SECTION;
+    }
     qemu_macaddr_default_if_unset(&s->conf.macaddr);
     instance_from_mac(vdev, &s->conf.macaddr);
-    vdev->num_channels = 1;
+    vdev->num_channels = s->queues;
     s->scratch = g_malloc(HV_NET_FRAME_MAX);
     s->link_timer = timer_new_ms(QEMU_CLOCK_REALTIME, link_timer, s);
     s->nic = qemu_new_nic(&hv_net_client, &s->conf, TYPE_HV_NET, dev->id,
@@ -1294,6 +1584,7 @@ static void hv_net_unrealize(VMBusDevice *vdev)
     qemu_del_nic(s->nic);
     timer_free(s->link_timer);
     g_free(s->scratch);
+    g_free(s->queue);
 }
 
 static Property hv_net_props[] = {
@@ -1302,6 +1593,9 @@ static Property hv_net_props[] = {
     DEFINE_PROP_UINT32("max-mtu", HvNet, max_mtu, HV_NET_MTU_MAX),
     DEFINE_PROP_UINT32("link-speed", HvNet, link_speed, 10000),
     DEFINE_PROP_BOOL("csum", HvNet, csum, true),
+    DEFINE_PROP_UINT32("queues", HvNet, queues, 1),
+    DEFINE_PROP_BOOL("rss-udp", HvNet, rss_udp, true),
+    DEFINE_PROP_BOOL("old-send-table", HvNet, old_send_table, false),
     DEFINE_PROP_END_OF_LIST()
 };
 

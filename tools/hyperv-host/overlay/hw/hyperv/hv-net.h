@@ -1,7 +1,8 @@
 /*
  * The parts of the synthetic NIC and what they share: hv-net.c (device, NVSP
- * and the packet paths), hv-net-rndis.c (control messages and OIDs) and
- * hv-net-csum.c (checksums in software).
+ * and the packet paths), hv-net-rndis.c (control messages and OIDs),
+ * hv-net-rss.c (receive side scaling) and hv-net-csum.c (checksums in
+ * software).
  *
  * Everything runs in the main loop under the BQL.
  *
@@ -13,6 +14,7 @@
 
 #include "hw/hyperv/vmbus.h"
 #include "hv-net-proto.h"
+#include "hv-net-toeplitz.h"
 #include "net/net.h"
 
 #define TYPE_HV_NET "hv-net"
@@ -31,6 +33,11 @@ OBJECT_DECLARE_SIMPLE_TYPE(HvNet, HV_NET)
 #define HV_NET_TX_QUEUE             1024u
 #define HV_NET_TX_IOV               192
 #define HV_NET_FRAME_MAX            (64u * KiB)
+#define HV_NET_QUEUES_MAX           64u
+#define HV_NET_RSS_TABLE            128u
+#define HV_NET_RSS_KEY_BYTES        40u
+#define HV_NET_SEND_TABLE           16u
+#define HV_NET_NO_SECTION           UINT32_MAX
 
 /* RNDIS session: NONE -> INITIALIZED -> HALTED, ended by closing. */
 typedef enum HvNetRndisState {
@@ -65,6 +72,31 @@ typedef struct HvNetTxPending {
     uint8_t data[];
 } HvNetTxPending;
 
+/* Receive side scaling as the guest has set it. */
+typedef struct HvNetRss {
+    bool enabled;
+    bool key_set;
+    uint8_t key[HV_NET_RSS_KEY_BYTES];
+    uint32_t hash;              /* NDIS_HASH_* */
+    uint32_t entries;
+    uint8_t table[HV_NET_RSS_TABLE];    /* channel indices */
+} HvNetRss;
+
+/* What belongs to one channel. */
+typedef struct HvNetQueue {
+    uint32_t free_section;      /* head of the list, HV_NET_NO_SECTION */
+    uint32_t outstanding;       /* sections the guest has, of any owner */
+    QSIMPLEQ_HEAD(, HvNetTxPending) tx_pending;
+    uint32_t tx_pending_count;
+
+    uint64_t tx_packets;
+    uint64_t tx_bytes;
+    uint64_t rx_packets;
+    uint64_t rx_bytes;
+    uint64_t rx_stalls;
+    uint32_t sections_peak;
+} HvNetQueue;
+
 struct HvNet {
     VMBusDevice parent_obj;
 
@@ -73,7 +105,10 @@ struct HvNet {
     uint32_t max_nvsp;
     uint32_t max_mtu;           /* as the guest counts it, with L2 header */
     uint32_t link_speed;        /* Mbit/s */
+    uint32_t queues;            /* channels, with the primary */
     bool csum;
+    bool rss_udp;               /* offer hashes over UDP ports */
+    bool old_send_table;        /* with a wrong offset, up to NVSP 6 */
     char *stats_name;
 
     /*
@@ -93,9 +128,9 @@ struct HvNet {
         uint32_t section_bytes;
         uint32_t section_count;
         unsigned long *section_busy;
-        uint32_t *free_data;    /* stacks of section numbers */
-        uint32_t free_data_count;
-        uint32_t free_control[HV_NET_CONTROL_SECTIONS];
+        uint8_t *section_channel;   /* that a busy section was given to */
+        uint32_t *section_next; /* in the free list of its queue */
+        uint32_t free_control[HV_NET_CONTROL_SECTIONS];     /* a stack */
         uint32_t free_control_count;
         uint32_t outstanding;
 
@@ -105,6 +140,10 @@ struct HvNet {
         HvNetRndisState rndis;
         uint32_t packet_filter;
         HvNetOffload offload;
+        HvNetRss rss;
+        bool subchannels_requested;
+        uint32_t subchannels;   /* granted */
+        bool send_table_due;    /* as soon as all of them are open */
         MACAddr mac;            /* as the guest sees it now */
         bool told_link_down;
         int64_t told_link_ms;   /* when, 0 never */
@@ -112,10 +151,10 @@ struct HvNet {
 
     QSIMPLEQ_HEAD(, HvNetReply) replies;
     uint32_t replies_bytes;
-    QSIMPLEQ_HEAD(, HvNetTxPending) tx_pending;
-    uint32_t tx_pending_count;
+    HvNetQueue *queue;          /* one for each channel */
     bool tx_blocked;            /* the backend has not taken the last frame */
     bool rx_stalled;            /* receive said "later" */
+    uint16_t rx_stalled_on;     /* because of this channel */
     QEMUTimer *link_timer;
     uint8_t *scratch;           /* HV_NET_FRAME_MAX bytes */
     bool vnet;                  /* frames of the backend have a vnet header */
@@ -139,6 +178,11 @@ static inline VMBusChannel *hv_net_primary(HvNet *s)
     return &VMBUS_DEVICE(s)->channels[0];
 }
 
+static inline VMBusChannel *hv_net_channel(HvNet *s, uint32_t index)
+{
+    return &VMBUS_DEVICE(s)->channels[index];
+}
+
 bool hv_net_link_down(HvNet *s);
 
 /* hv-net-rndis.c */
@@ -153,6 +197,16 @@ void hv_net_replies_clear(HvNet *s);
 /* The link may have changed: tell the guest, at once or when it is time. */
 void hv_net_link_update(HvNet *s);
 void hv_net_offload_defaults(HvNet *s);
+
+/* hv-net-rss.c */
+
+/* The capabilities as NDIS has them; returns their size. */
+uint32_t hv_net_rss_capabilities(HvNet *s, void *out);
+/* The guest sets its parameters; returns an RNDIS status. */
+uint32_t hv_net_rss_set(HvNet *s, const uint8_t *info, uint32_t bytes);
+/* The hash of an untagged frame; false if there is none to be had. */
+bool hv_net_rss_hash(const HvNetRss *rss, const uint8_t *frame, uint32_t bytes,
+                     uint32_t *hash);
 
 /* hv-net-csum.c */
 

@@ -784,8 +784,13 @@ static void channel_close(VMBusChannel *chan)
     }
     /* a primary takes its subchannels with it */
     for (i = 1; !chan->index && i < chan->dev->num_channels; i++) {
-        chan->dev->channels[i].want_offer = false;
-        channel_rescind(&chan->dev->channels[i]);
+        VMBusChannel *sub = &chan->dev->channels[i];
+
+        sub->want_offer = false;
+        channel_rescind(sub);
+        if (sub->offer == VMBUS_OFFER_RELEASED) {
+            sub->offer = VMBUS_OFFER_NONE;  /* may be asked for again */
+        }
     }
     VMBUS_DEVICE_GET_CLASS(chan->dev)->close_channel(chan);
     chan->open = false;

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The witness with a NIC of four channels on four processors (tap, needs root): all channels carry
+traffic, and everything a guest may change about them at run time can be changed."""
+
+import re
+
+import pytest
+
+from hvlib import iperf
+from linux import Linux, spec_fields
+
+QUEUES = 4
+NVSP_6 = 0x60000
+
+
+def nic(guest):
+    return guest.vm.stats()["devices"]["nic0"]
+
+
+def open_channels(guest):
+    return [c for c in nic(guest)["channels"] if c["open"]]
+
+
+def wait_channels(guest, count):
+    """Until the host has `count` open channels; the guest opens them in the background."""
+    for _ in range(100):
+        if len(open_channels(guest)) == count and nic(guest)["rss_hash"]:
+            return
+        guest.check("sleep 0.1")
+    assert len(open_channels(guest)) == count
+
+
+def start(booter, tapnet, *options):
+    linux = Linux(booter.start(**spec_fields(
+        vcpus=4, nics=["tap:tap0,mac=00:15:5d:44:4c:79"], netns=tapnet.name,
+        nic_opts=[f"queues={QUEUES}", *options])))
+    wait_channels(linux, QUEUES)
+    return linux
+
+
+@pytest.fixture(scope="module")
+def guest(module_boot, tapnet):
+    return start(module_boot, tapnet)
+
+
+def traffic(guest, tapnet, *options):
+    """One iperf3 run; returns what each channel did meanwhile as a list of {counter: number}."""
+    before = nic(guest)["channels"]
+    guest.check("until netstat -ltn | grep -q :5201; do sleep 0.1; done")
+    report = iperf.client(guest.address, *options, prefix=tapnet.command(), one_off_server=True)
+    assert report.received_bytes > 1_000_000
+    assert all(report.intervals), f"stalled: {report.intervals}"
+    return [{key: after[key] - old[key] for key in ("rx_packets", "tx_packets")}
+            for old, after in zip(before, nic(guest)["channels"])]
+
+
+def lease(guest):
+    guest.check("ip link set eth0 up && udhcpc -q -n -t 10 -T 1 -i eth0 -s /etc/udhcpc.script")
+
+
+def test_channels(guest):
+    assert [c["target_vp"] for c in open_channels(guest)] and \
+        {c["target_vp"] for c in open_channels(guest)} == set(range(QUEUES))
+    assert nic(guest)["subchannels"] == QUEUES - 1
+    assert nic(guest)["rss_hash"] == 0x1701
+    assert re.search(rf"Combined:\s+{QUEUES}\n(?s:.*)Combined:\s+{QUEUES}",
+                     guest.check("ethtool -l eth0"))
+
+
+def test_all_channels_carry_traffic(guest, tapnet):
+    """32 streams in two runs: each channel has at least a tenth of what the busiest has."""
+    runs = [traffic(guest, tapnet, "-t", 3, "-P", 16), traffic(guest, tapnet, "-t", 3, "-P", 16, "-R")]
+    for counter in ("rx_packets", "tx_packets"):
+        counts = [sum(run[i][counter] for run in runs) for i in range(QUEUES)]
+        assert min(counts) * 10 > max(counts), (counter, runs)
+
+
+def test_table(guest, tapnet):
+    """Frames go where the guest's table sends them."""
+    table = guest.check("ethtool -x eth0")
+    assert re.search(r"^ *0: +0 +1 +2 +3 +0", table, re.M), table
+    assert "toeplitz: on" in table
+    guest.check("ethtool -X eth0 weight 0 1 0 0")
+    try:
+        counts = [c["rx_packets"] for c in traffic(guest, tapnet, "-t", 1, "-P", 4)]
+        # all but what is not IP stays on one channel
+        assert counts[1] > 100 and counts[0] < 20 and counts[2:] == [0, 0], counts
+    finally:
+        guest.check("ethtool -X eth0 equal 4")
+
+
+def test_move_interrupts(guest, tapnet):
+    """MODIFYCHANNEL: each subchannel is moved to the next processor while traffic flows."""
+    folder = "/sys/class/net/eth0/device/channels"
+    for channel in open_channels(guest)[1:]:
+        target = (channel["target_vp"] + 1) % 4
+        guest.check(f"echo {target} > {folder}/{channel['relid']}/cpu")
+        assert {c["relid"]: c["target_vp"] for c in open_channels(guest)}[channel["relid"]] == target
+    counts = traffic(guest, tapnet, "-t", 1, "-P", 16)
+    assert sum(c["rx_packets"] > 0 for c in counts) >= 2
+
+
+@pytest.mark.parametrize("count", [2, 1, 3, 4])
+def test_change_count(guest, tapnet, count):
+    guest.check(f"ethtool -L eth0 combined {count}")
+    if count > 1:
+        wait_channels(guest, count)
+    assert len(open_channels(guest)) == count
+    lease(guest)
+    counts = traffic(guest, tapnet, "-t", 1, "-P", 8)
+    assert not any(c["rx_packets"] or c["tx_packets"] for c in counts[count:])
+
+
+def test_change_mtu(guest, tapnet):
+    for mtu in (1400, 1500):
+        guest.check(f"ip link set eth0 mtu {mtu}")
+        wait_channels(guest, QUEUES)
+        assert nic(guest)["mtu"] == mtu + 14
+        lease(guest)
+        traffic(guest, tapnet, "-t", 1, "-P", 4)
+
+
+def test_reload_driver(guest, tapnet):
+    for _ in range(3):
+        guest.check("rmmod hv_netvsc")
+        assert open_channels(guest) == []
+        guest.check("modprobe hv_netvsc")
+        wait_channels(guest, QUEUES)
+    lease(guest)
+    traffic(guest, tapnet, "-t", 1, "-P", 8)
+
+
+def test_nothing_is_left(guest):
+    after = nic(guest)
+    assert after["tx_errors"] == 0 and after["tx_pending"] == 0
+    assert after["rx_sections_outstanding"] <= 64 * QUEUES  # given back in batches
+    assert after["rx_sections_outstanding"] == \
+        sum(c["rx_sections_outstanding"] for c in after["channels"])
+    assert guest.kernel_complaints() == []
+
+
+def test_old_send_table(boot, tapnet):
+    """The table with the wrong offset of older hosts: Linux sends on all channels all the same."""
+    guest = start(boot, tapnet, f"max-nvsp={NVSP_6:#x}", "old-send-table=on")
+    counts = [c["tx_packets"] for c in traffic(guest, tapnet, "-t", 2, "-P", 16, "-R")]
+    assert sum(c > 100 for c in counts) >= 3, counts
+    assert guest.kernel_complaints() == []
