@@ -86,7 +86,7 @@ def test_table(guest, tapnet):
         # all but what is not IP stays on one channel
         assert counts[1] > 100 and counts[0] < 20 and counts[2:] == [0, 0], counts
     finally:
-        guest.check("ethtool -X eth0 equal 4")
+        guest.check("ethtool -X eth0 default")
 
 
 def test_move_interrupts(guest, tapnet):
