@@ -106,8 +106,13 @@ EXPECTED = {
     "receive buffer twice": ("fatal", "nvsp-order"),
     "send buffer twice": ("fatal", "nvsp-order"),
     "RNDIS before buffers": ("fatal", "nvsp-order"),
+    "subchannels before buffers": ("fatal", "nvsp-order"),
     "revoke": ("fatal", None),
     "subchannels": ("0x2", "nvsp-subchannels"),
+    "subchannels, operation 2": ("0x2", "nvsp-subchannels"),
+    "more subchannels than sections": ("0x2", "nvsp-subchannels-sections"),
+    "no subchannels": ("0x1", None),
+    "subchannels twice": ("0x2", "nvsp-subchannels-twice"),
     "extended query": ("0x7", None),
     "data path": ("yes", "nvsp-data-path"),
     "query without completion": ("served", "nvsp-completion-not-requested"),
@@ -173,6 +178,28 @@ EXPECTED = {
     "that answer": ("0xc0010015", None),
     "LSO version 1 on": ("0x1", None),
     "other answer": ("0xc00000bb", None),
+    "RSS as it never was": ("0x1", "rndis-rss-parameters"),
+    "RSS answer 1": ("0xc0010015", None),
+    "RSS with another function": ("0x1", "rndis-rss-parameters"),
+    "RSS answer 2": ("0xc0010015", None),
+    "RSS with unknown types": ("0x1", "rndis-rss-parameters"),
+    "RSS answer 3": ("0xc0010015", None),
+    "RSS without table": ("0x1", "rndis-rss-parameters"),
+    "RSS answer 4": ("0xc0010015", None),
+    "RSS with half an entry": ("0x1", "rndis-rss-parameters"),
+    "RSS answer 5": ("0xc0010015", None),
+    "RSS with table beyond": ("0x1", "rndis-rss-parameters"),
+    "RSS answer 6": ("0xc0010015", None),
+    "RSS to channel 64": ("0x1", "rndis-rss-parameters"),
+    "RSS answer 7": ("0xc0010015", None),
+    "RSS with key of 39": ("0x1", "rndis-rss-parameters"),
+    "RSS answer 8": ("0xc0010015", None),
+    "RSS": ("0x1", None),
+    "RSS answer 9": ("0x0", None),
+    "RSS as it is": ("0x1", None),
+    "RSS answer 10": ("0x0", None),
+    "RSS off": ("0x1", None),
+    "RSS answer 11": ("0x0", None),
     "keepalive": ("0x1", None),
     "alive": ("0x0", None),
     "initialize twice": ("fatal", "rndis-initialize-twice"),
@@ -193,7 +220,8 @@ EXPECTED = {
 RULES = sorted({rule for _, rule in EXPECTED.values() if rule})
 # The host's table of rules; these need a guest with several channels or one that never reads.
 TABLE = ROOT / "tools" / "hyperv-host" / "RULES.md"
-UNTRIED = {"rndis-control-flood", "rndis-control-on-subchannel"}
+UNTRIED = {"rndis-control-flood", "rndis-control-on-subchannel", "nvsp-on-subchannel",
+           "nvsp-rx-completion-channel"}
 
 
 def breaks_rules(test):
@@ -205,7 +233,8 @@ def breaks_rules(test):
 @breaks_rules
 def test_rules(boot):
     subprocess.run(["make", "-f", "tests/host/host.mk"], cwd=ROOT, check=True)
-    vm = boot.start(efi=ROOT / "build" / "test" / "vmbus_probe.efi", direct=True, vcpus=1, memory=128)
+    vm = boot.start(efi=ROOT / "build" / "test" / "vmbus_probe.efi", direct=True, vcpus=1, memory=128,
+                    nic_opts=["queues=64"])
     assert vm.wait_exit(90) == "guest-shutdown"
 
     results = dict(re.findall(r"^probe: (.*): (\S+)$", vm.console(), re.MULTILINE))

@@ -572,6 +572,13 @@ static void try_ring_rules(void)
              stage = VERSION);
 }
 
+static void try_subchannels(const char *name, uint32_t operation, uint32_t count)
+{
+    struct packet p;
+
+    say_number(name, nvsp(&p, PATIENCE, SUBCHANNEL, operation, count) ? p.body[1] : 0xdead);
+}
+
 static void try_nvsp_rules(void)
 {
     struct packet p;
@@ -600,10 +607,15 @@ static void try_nvsp_rules(void)
     TRY_NVSP("receive buffer twice", BUFFERS, nvsp_quiet(RECV_BUF, GPADL_RECV, 0));
     TRY_NVSP("send buffer twice", BUFFERS, nvsp_quiet(SEND_BUF, GPADL_SEND, 0));
     TRY_NVSP("RNDIS before buffers", CONFIGURED, send_section(24));
+    TRY_NVSP("subchannels before buffers", CONFIGURED, nvsp_quiet(SUBCHANNEL, 1, 1));
     TRY_NVSP("revoke", RNDIS, nvsp_quiet(REVOKE_RECV, 0xcafe, 0));
 
     session(RNDIS);
-    say_number("subchannels", nvsp(&p, PATIENCE, SUBCHANNEL, 1, 3) ? p.body[1] : 0xdead);
+    try_subchannels("subchannels", 1, 64);
+    try_subchannels("subchannels, operation 2", 2, 1);
+    try_subchannels("more subchannels than sections", 1, 60);
+    try_subchannels("no subchannels", 1, 0);
+    try_subchannels("subchannels twice", 1, 1);
     say_number("extended query", nvsp(&p, PATIENCE, OID_QUERY_EX, 0, 0) ? p.body[1] : 0xdead);
     say_truth("data path", nvsp(&p, PATIENCE, DATA_PATH, 1, 0) && p.total_qwords == 2);
     nvsp_quiet(OID_QUERY_EX, 0, 0);
@@ -770,6 +782,15 @@ static void try_request(const char *name, const char *answer, uint32_t bytes)
     }
 }
 
+/* Sets RSS parameters with a table of one entry and a key of zeroes, but lengths as they are said. */
+static void try_rss(const char *name, const char *answer, uint32_t flags, uint32_t hash,
+                    uint32_t table_bytes, uint32_t entry, uint32_t key_bytes)
+{
+    SECTION_WORDS(5, 28 + 84, 10, 0x10204, 84, 20, 0, 0x280289, flags, hash, table_bytes, 40,
+                  key_bytes, 44, 0, 0, 0, entry, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+    try_request(name, answer, 28 + 84);
+}
+
 static void try_control(void)
 {
     session(BUFFERS);
@@ -795,6 +816,17 @@ static void try_control(void)
     try_request("offloads of wrong type", "that answer", 56);
     SECTION_WORDS(5, 28 + 28, 8, 0xfc01020c, 28, 20, 0, 0x1c0380, 0, 0x200, 0, 0, 0, 0);
     try_request("LSO version 1 on", "other answer", 56);
+    try_rss("RSS as it never was", "RSS answer 1", 0xe, 0x1701, 4, 0, 40);
+    try_rss("RSS with another function", "RSS answer 2", 0, 0x1702, 4, 0, 40);
+    try_rss("RSS with unknown types", "RSS answer 3", 0, 0x100701, 4, 0, 40);
+    try_rss("RSS without table", "RSS answer 4", 0, 0x1701, 0, 0, 40);
+    try_rss("RSS with half an entry", "RSS answer 5", 0, 0x1701, 6, 0, 40);
+    try_rss("RSS with table beyond", "RSS answer 6", 0, 0x1701, 48, 0, 40);
+    try_rss("RSS to channel 64", "RSS answer 7", 0, 0x1701, 4, 64, 40);
+    try_rss("RSS with key of 39", "RSS answer 8", 0, 0x1701, 4, 0, 39);
+    try_rss("RSS", "RSS answer 9", 0, 0x1701, 4, 63, 40);
+    try_rss("RSS as it is", "RSS answer 10", 0xe, 0x1701, 4, 0, 40);
+    try_rss("RSS off", "RSS answer 11", 0x10, 0, 0, 0, 0);
     SECTION_WORDS(8, 12, 9);
     try_request("keepalive", "alive", 12);
 
