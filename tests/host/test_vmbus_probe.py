@@ -233,8 +233,8 @@ def breaks_rules(test):
 @breaks_rules
 def test_rules(boot):
     subprocess.run(["make", "-f", "tests/host/host.mk"], cwd=ROOT, check=True)
-    vm = boot.start(efi=ROOT / "build" / "test" / "vmbus_probe.efi", direct=True, vcpus=1, memory=128,
-                    nic_opts=["queues=64"])
+    vm = boot.start(efi=ROOT / "build" / "test" / "vmbus_probe.efi", direct=True, vcpus=1,
+                    memory=128, nic_opts=["queues=64"])
     assert vm.wait_exit(90) == "guest-shutdown"
 
     results = dict(re.findall(r"^probe: (.*): (\S+)$", vm.console(), re.MULTILINE))

@@ -57,8 +57,7 @@ def lease(guest):
 
 
 def test_channels(guest):
-    assert [c["target_vp"] for c in open_channels(guest)] and \
-        {c["target_vp"] for c in open_channels(guest)} == set(range(QUEUES))
+    assert {c["target_vp"] for c in open_channels(guest)} == set(range(QUEUES))
     assert nic(guest)["subchannels"] == QUEUES - 1
     assert nic(guest)["rss_hash"] == 0x1701
     assert re.search(rf"Combined:\s+{QUEUES}\n(?s:.*)Combined:\s+{QUEUES}",
@@ -67,7 +66,7 @@ def test_channels(guest):
 
 def test_all_channels_carry_traffic(guest, tapnet):
     """32 streams in two runs: each channel has at least a tenth of what the busiest has."""
-    runs = [traffic(guest, tapnet, "-t", 3, "-P", 16), traffic(guest, tapnet, "-t", 3, "-P", 16, "-R")]
+    runs = [traffic(guest, tapnet, "-t", 3, "-P", 16, *way) for way in ((), ("-R",))]
     for counter in ("rx_packets", "tx_packets"):
         counts = [sum(run[i][counter] for run in runs) for i in range(QUEUES)]
         assert min(counts) * 10 > max(counts), (counter, runs)
@@ -93,7 +92,8 @@ def test_move_interrupts(guest, tapnet):
     for channel in open_channels(guest)[1:]:
         target = (channel["target_vp"] + 1) % 4
         guest.check(f"echo {target} > {folder}/{channel['relid']}/cpu")
-        assert {c["relid"]: c["target_vp"] for c in open_channels(guest)}[channel["relid"]] == target
+        targets = {c["relid"]: c["target_vp"] for c in open_channels(guest)}
+        assert targets[channel["relid"]] == target
     counts = traffic(guest, tapnet, "-t", 1, "-P", 16)
     assert sum(c["rx_packets"] > 0 for c in counts) >= 2
 
@@ -135,6 +135,28 @@ def test_nothing_is_left(guest):
     assert after["rx_sections_outstanding"] == \
         sum(c["rx_sections_outstanding"] for c in after["channels"])
     assert guest.kernel_complaints() == []
+
+
+def wait_interface(guest, operator):
+    """Until eth0 is there (&&) or gone (||)."""
+    guest.check(f"for i in $(seq 100); do [ -e /sys/class/net/eth0 ] {operator} exit 0; sleep 0.1; "
+                "done; exit 1")
+
+
+def test_unplug(guest):
+    """All channels are rescinded and released; afterwards the NIC may come back."""
+    guest.vm.qmp("device_del", id="nic0")
+    wait_interface(guest, "||")
+    for _ in range(50):
+        if "nic0" not in guest.vm.stats()["devices"]:
+            break
+        guest.check("sleep 0.1")
+    guest.vm.qmp("device_add", driver="hv-net", id="nic0", netdev="net0", queues=QUEUES,
+                 mac="00:15:5d:44:4c:79")
+    wait_interface(guest, "&&")
+    wait_channels(guest, QUEUES)
+    lease(guest)
+    guest.check("ping -c 2 -W 5 10.77.0.1")
 
 
 def test_old_send_table(boot):

@@ -1187,7 +1187,7 @@ static bool nvsp_valid(HvNet *s, uint32_t type, uint32_t bytes)
     return bytes >= least && (type == NVSP_INIT || s->session.nvsp >= version);
 }
 
-/* RNDIS and subchannels need the version, the configuration and the receive buffer. */
+/* RNDIS and subchannels need versions, configuration and receive buffer. */
 static bool nvsp_session_complete(HvNet *s)
 {
     return s->session.nvsp && s->session.ndis_version_set &&
