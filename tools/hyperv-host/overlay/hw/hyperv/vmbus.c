@@ -1416,7 +1416,8 @@ void vmbus_device_stats(VMBusDevice *dev, QDict *out)
         qdict_put_int(item, "relid", chan->relid);
         qdict_put_bool(item, "open", chan->open);
         qdict_put_bool(item, "broken", chan->open && chan->broken);
-        qdict_put_int(item, "target_vp", chan->open ? chan->target_vp : -1);
+        qdict_put_int(item, "target_vp",
+                      chan->open ? (int64_t)chan->target_vp : -1);
         qdict_put_int(item, "ring_from_guest", chan->open ? chan->in.size : 0);
         qdict_put_int(item, "ring_to_guest", chan->open ? chan->out.size : 0);
         qdict_put_int(item, "signals_from_guest", chan->signals_from_guest);
