@@ -58,3 +58,13 @@ def test_removed_under_traffic(vm, options):
     vmbus = stats(vm)["vmbus"]
     assert vmbus["leaked_pages"] == vmbus["leaked_requests"] == 0
     assert "error: " not in vm.console(since)
+
+
+def test_nothing_is_lost(vm):
+    """To the page: the heap has grown as far as it does in the rounds before."""
+    before = memory(vm)
+    for _ in range(2):
+        vm.qmp("device_del", id="nic0")
+        wait_for(lambda: "nic0" not in vm.stats()["devices"], 10, "the host's end of the NIC")
+        plug(vm)
+    wait_memory(vm, before, reserve=0)
