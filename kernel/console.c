@@ -217,7 +217,8 @@ void console_init(void)
     static struct console_command restart = {"restart", "leave the host and restart", run_restart,
                                              NULL};
     static struct console_command crash = {
-        "panic", "[fault|overflow|write|execute]: crash on purpose, to see the report", run_panic, NULL};
+        "panic", "[fault|overflow|write|execute]: crash on purpose, to see the report", run_panic,
+        NULL};
     static struct stats_source memory = {"memory", write_memory, NULL};
     static struct stats_source core = {"cores", write_cores, NULL};
     static struct poller poller = {.name = "console", .poll = poll_input, .arm = arm_input};

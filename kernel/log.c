@@ -13,7 +13,7 @@
 #include "kernel/time.h"
 
 #define LINE_MAX 320
-#define RING_BYTES 16384
+#define RING_BYTES 4096
 
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
 static int level_limit = LOG_INFO;
@@ -48,14 +48,16 @@ void log_text(const char *text, size_t length)
     unlock(&log_lock, enabled);
 }
 
-size_t log_ring_copy(char *out, size_t size)
+size_t log_tail(char *out, size_t size)
 {
-    uint64_t bytes = ring_end < RING_BYTES ? ring_end : RING_BYTES;
+    uint64_t from = ring_end > size ? ring_end - size : 0;
 
-    bytes = bytes < size ? bytes : size;
-    for (uint64_t i = 0; i < bytes; i++)
-        out[i] = ring[(ring_end - bytes + i) % RING_BYTES];
-    return bytes;
+    if (from > 0)
+        while (from < ring_end && ring[(from - 1) % RING_BYTES] != '\n')
+            from++;
+    for (uint64_t i = from; i < ring_end; i++)
+        out[i - from] = ring[i % RING_BYTES];
+    return ring_end - from;
 }
 
 void log_line(enum log_level level, const char *format, ...)

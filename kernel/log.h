@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The log: one line per call to every console (serial, framebuffer) and to a ring in memory that
-// the panic report quotes. Any core, any context but NMI; lines of several cores never mix.
+// The log: one line per call to every console (serial, framebuffer) and to a ring in memory, whose
+// end a panic sends to the host ahead of its report. Any core, any context but NMI; lines of
+// several cores never mix.
 #pragma once
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };

@@ -15,7 +15,9 @@ void log_init(const struct boot_info *info); // serial and framebuffer from now 
 void log_set_level(int level);
 void log_text(const char *text, size_t length); // raw, to every console; any core
 void log_break_lock(void);                      // panic only: the holder is stopped
-size_t log_ring_copy(char *out, size_t size);   // the last bytes that were logged; panic only
+// The last lines that were logged, whole ones, `size` bytes (less than 4096) at most. Returns how
+// many bytes. Panic only: takes no lock.
+size_t log_tail(char *out, size_t size);
 
 void serial_init(uint16_t port); // 0: there is none
 void serial_write(const char *text, size_t length);

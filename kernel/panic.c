@@ -26,11 +26,12 @@
 #define STOP_WAIT (20 * TIME_MS)
 #define BACKTRACE_MAX 32
 #define REPORT_BYTES 4096
+#define QUOTE_BYTES 1024 // of the log; leaves room for every line of the longest backtrace
 
-static atomic_uint owner;    // core number + 1 of the core that panicked first
-static atomic_uint stopped;  // cores that obeyed the NMI
-static atomic_bool finished; // they have nothing left to serve
-static char report_text[REPORT_BYTES];
+static atomic_uint owner;              // core number + 1 of the core that panicked first
+static atomic_uint stopped;            // cores that obeyed the NMI
+static atomic_bool finished;           // they have nothing left to serve
+static char report_text[REPORT_BYTES]; // for the host: what was logged last, then the report
 static int report_length;
 
 static const char *const exception_names[VECTOR_EXCEPTIONS] = {
@@ -190,6 +191,12 @@ static _Noreturn void finish(const struct trap_frame *frame, uint64_t code)
     stop_or_restart();
 }
 
+static void start_report(void)
+{
+    machine_seize();
+    report_length = (int)log_tail(report_text, QUOTE_BYTES);
+}
+
 _Noreturn void panic_trap(const struct trap_frame *frame)
 {
     const char *name = exception_names[frame->vector];
@@ -197,7 +204,7 @@ _Noreturn void panic_trap(const struct trap_frame *frame)
     // A push or a call hit the page below the stack, which is not mapped.
     if (frame->vector == VECTOR_PAGE_FAULT && read_cr2() - frame->rsp + PAGE_SIZE < 2 * PAGE_SIZE)
         name = "stack overflow";
-    machine_seize();
+    start_report();
     report("dunlin: panic: core %u: %s (vector %llu, error %llx, address %llx)\n", core_id(),
            name ? name : "exception", (unsigned long long)frame->vector,
            (unsigned long long)frame->error,
@@ -218,7 +225,7 @@ _Noreturn void panic(const char *format, ...)
                      : "=&r"(frame.rbp), "=&r"(frame.rsp), "=m"(frame.rbx), "=m"(frame.r12),
                        "=m"(frame.r13), "=m"(frame.r14), "=m"(frame.r15), "=&r"(frame.rflags));
     frame.cs = 8;
-    machine_seize();
+    start_report();
     va_start(args, format);
     stbsp_vsnprintf(text, sizeof(text), format, args);
     va_end(args);

@@ -95,7 +95,8 @@ def test_nmi(boot):
 
 
 def test_panic(boot):
-    """A panic reports registers and a backtrace with names, to the console and to the host."""
+    """A panic reports registers and a backtrace with names, to the console and to the
+    host, which is also told what was logged before."""
     vm = boot.dunlin(vcpus=2)
     vm.send_line("panic")
     for pattern in ("panic: core 0", r"^rip [0-9a-f]{16} rsp [0-9a-f]{16}",
@@ -106,6 +107,7 @@ def test_panic(boot):
         time.sleep(0.1)
     report = vm.host_text().split(CRASH)[1]
     assert "asked for by the console" in report and "loop_run+0x" in report
+    assert 0 < report.index("dunlin: ready") < report.index("dunlin: panic")
 
 
 def test_idle_costs_nothing(boot):
