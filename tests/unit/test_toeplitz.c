@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The emulated host's Toeplitz hash against the vectors that Microsoft publishes for checking
 // implementations of receive side scaling ("Verifying the RSS Hash Calculation").
+#include <arpa/inet.h>
+#include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
-#include <setjmp.h>
 #include <string.h>
-#include <arpa/inet.h>
 
 #include <cmocka.h>
 
