@@ -211,10 +211,11 @@ class Vm:
         try:
             pid = int((self.folder / "pid").read_text(encoding="ascii"))
             command = Path(f"/proc/{pid}/cmdline").read_bytes()
-            cwd = os.readlink(f"/proc/{pid}/cwd")
+            # By identity: a path that leads into another mount namespace reads differently.
+            here = os.path.samefile(f"/proc/{pid}/cwd", self.folder)
         except (OSError, ValueError):
             return None
-        return pid if b"qemu-system" in command and cwd == str(self.folder) else None
+        return pid if here and b"qemu-system" in command else None
 
     def running(self):
         if self.process:
