@@ -262,6 +262,9 @@ static void wire_run(HvNet *s, HvNetWireSide *side)
     int64_t now = wire_now(), next = INT64_MAX;
     HvNetWireItem *item;
 
+    if (!side->timer) {
+        return;     /* the device goes, and takes back what it has sent */
+    }
     release_held(side, now);
     while (!side->blocked && (item = QSIMPLEQ_FIRST(&side->queue)) &&
            item->due <= now) {
