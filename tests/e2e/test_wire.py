@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Dunlin behind a bad wire: delay, loss, reordering, duplication, a rate, each direction for itself
-(`hv nic impair`, tools/hvlib/wire.py). Needs root for the tap. The settings are tried with ping, where
-the right result is known; iperf3 has to live with them."""
+(`hv nic impair`, tools/hvlib/wire.py). Needs root for the tap. The settings are tried with ping,
+where the right result is known; iperf3 has to live with them."""
 
 import re
 import subprocess
@@ -10,12 +10,14 @@ import pytest
 
 from dunlin import address, check_iperf, wait_for
 from hvlib import HvError, iperf, wire
+from hvlib.vm import READY
 from support import ROOT
 
 
 @pytest.fixture(scope="module")
 def guest(module_boot, tapnet):
-    return module_boot.dunlin(vcpus=1, memory=256, nics=["tap:tap0"], netns=tapnet.name)
+    return module_boot.dunlin(vcpus=1, memory=256, nics=["tap:tap0"], netns=tapnet.name,
+                              allow_reboot=True)
 
 
 @pytest.fixture
@@ -204,7 +206,8 @@ def test_refused(vm, name, value):
 @pytest.mark.parametrize("arguments, status, reason", [
     (("--loss", "101"), 2, "0 to 100 %"), (("--loss", "much"), 2, "not a number"),
     (("--loss", "nan"), 2, "0 to 100 %"), (("--delay", "-1"), 2, "0 to 10000 ms"),
-    (("--loss", "0.00001"), 2, "less than the smallest step"), (("--queue", "1"), 1, "64 to 1048576"),
+    (("--loss", "0.00001"), 2, "less than the smallest step"),
+    (("--queue", "1"), 1, "64 to 1048576"),
     (("--seed", "-5"), 1, "wire-seed"), (("--off", "--rate", "1"), 1, "give it alone")])
 def test_tool_refuses(vm, arguments, status, reason):
     result = hv(vm, *arguments)
@@ -223,6 +226,42 @@ def test_tool(vm):
     done = subprocess.run([ROOT / "tools/hv", "nic", "impair", "nic7", "--name", vm.name],
                           text=True, check=False, capture_output=True)
     assert done.returncode == 1 and "no NIC named nic7; it has: nic0" in done.stderr
+
+
+def test_frames_wait_for_a_guest_that_is_away(vm, tapnet):
+    """It restarts while frames are on the wire; they are there when it is back."""
+    wire.impair(vm, sides=["to-guest"], delay=1000)
+    with tapnet.popen("ping", "-n", "-q", "-c", "30", "-i", "0.02", address(vm),
+                      stdout=subprocess.DEVNULL) as process:
+        wait_for(lambda: counters(vm, "to_guest")["queued_frames"] >= 10, 10, "frames on the wire")
+        since = vm.mark()
+        vm.qmp("system_reset")
+        process.kill()
+    wire.off(vm)  # all of them are due
+    waiting = counters(vm, "to_guest")["queued_frames"]
+    assert waiting >= 10
+    vm.wait_console(READY, 60, since)
+    wait_for(lambda: counters(vm, "to_guest")["queued_frames"] == 0, 10, "an empty wire")
+    assert ping(vm, tapnet, 5, "-i", "0.1")[0] == 5
+
+
+@pytest.mark.parametrize("what", ["device_del", "netdev_del"])
+def test_gone_with_frames_on_the_wire(boot, what):
+    """The NIC, or what is behind it, goes while frames are on their way."""
+    vm = boot.dunlin(nic_opts=["wire-seed=5"])
+    wire.impair(vm, delay=300)
+    with subprocess.Popen(["iperf3", "-c", "127.0.0.1", "-p", str(vm.port), "-t", "3"],
+                          stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
+        for side in ("to_guest", "from_guest"):
+            wait_for(lambda s=side: counters(vm, s)["queued_frames"], 20, f"frames {side}")
+        vm.qmp(what, id="nic0" if what == "device_del" else "net0")
+        if what == "device_del":
+            wait_for(lambda: "nic0" not in vm.stats()["devices"], 20, "the NIC to go")
+        else:
+            wait_for(lambda: counters(vm, "to_guest")["queued_frames"] == 0, 10, "an empty wire")
+        client.terminate()
+    assert vm.running()
+    vm.command("stats", r"^dunlin: stats: ")
 
 
 def test_device_option(boot):

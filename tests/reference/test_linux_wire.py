@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The witness behind a bad wire (`hv nic impair`): what Linux in the guest counts itself agrees with
-what the wire says that it did, and its TCP lives with it. Needs root for the tap."""
+"""The witness behind a bad wire (`hv nic impair`): what Linux in the guest counts itself agrees
+with what the wire says that it did, and its TCP lives with it. Needs root for the tap."""
 
 import re
 
