@@ -89,8 +89,8 @@ def _add_nic(nic):
     actions = nic.add_subparsers(dest="action", required=True, metavar="ACTION")
     impair = actions.add_parser(
         "impair", help="delay, lose, reorder, duplicate frames, limit their rate",
-        description="Sets what is given, for both directions unless one is named, leaves the rest as "
-        "it is and prints the result. --delay 10 for both directions is a round trip of 20 ms. "
+        description="Sets what is given, for both directions unless one is named, leaves the rest "
+        "as it is and prints the result. --delay 10 for both directions is a round trip of 20 ms. "
         "Percentages are of pieces of at most MTU: a large frame is cut where one of them is hit.")
     add = impair.add_argument
     add("nic", metavar="NIC", help="its id as in `hv stats`: nic0 is the first")

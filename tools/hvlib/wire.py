@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The wire between a VM's NIC and its backend: delay, rate, loss, reordering, duplication. Settings
-are properties of the hv-net device (tools/hyperv-host/README.md). Used by tools/hv, the tests and the
-benchmark; the VM has to run."""
+are properties of the hv-net device (tools/hyperv-host/README.md). Used by tools/hv and the tests;
+the VM has to run."""
 
 import dataclasses
 
@@ -51,8 +51,8 @@ def _path(vm, nic):
 
 
 def impair(vm, nic="nic0", sides=SIDES, queue_kib=None, seed=None, **settings):
-    """Changes settings (see SETTINGS) of the given sides; others stay as they are. `seed` starts the
-    random choices again, so that they repeat."""
+    """Changes settings (see SETTINGS) of the given sides; others stay as they are. `seed` starts
+    the random choices again, so that they repeat."""
     path = _path(vm, nic)
     wanted = {f"{side}-{SETTINGS[what].name}": scaled(what, value)
               for side in sides for what, value in settings.items()}
@@ -79,7 +79,8 @@ def describe(vm, nic="nic0"):
     for side in SIDES:
         values = {what: get(side, setting.name) / setting.scale
                   for what, setting in SETTINGS.items()}
-        words = [f"{what} {value:g} {SETTINGS[what].unit}" for what, value in values.items() if value]
+        words = [f"{what} {value:g} {SETTINGS[what].unit}"
+                 for what, value in values.items() if value]
         if words:
             words.append(f"queue {get(side, 'queue-kib')} KiB")
         lines.append(f"{nic} {side}: {', '.join(words) or 'off'}")
