@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from hvlib import iperf
+from hvlib import iperf, wire
 from hvlib.vm import Forward
 from linux import Linux, spec_fields
 from support import free_port
@@ -70,6 +70,20 @@ def test_all_channels_carry_traffic(guest, tapnet):
     for counter in ("rx_packets", "tx_packets"):
         counts = [sum(run[i][counter] for run in runs) for i in range(QUEUES)]
         assert min(counts) * 10 > max(counts), (counter, runs)
+
+
+@pytest.mark.parametrize("way", [(), ("-R",)], ids=wire.SIDES)
+def test_bad_wire(guest, tapnet, way):
+    """One wire for all channels: it hurts, and stops none of them. 10 ms of round trip."""
+    counts = []
+    wire.impair(guest.vm, delay=5, loss=0.1, reorder=1)
+    for _ in range(2):
+        counts.append(traffic(guest, tapnet, "-t", 3, "-P", 16, *way))
+    wire.off(guest.vm)
+    bad = nic(guest)["wire"]["from_guest" if way else "to_guest"]
+    assert bad["lost"] > 0 and bad["reordered"] > 0 and bad["queued_frames"] == 0
+    counter = "tx_packets" if way else "rx_packets"
+    assert all(sum(run[i][counter] for run in counts) > 100 for i in range(QUEUES)), counts
 
 
 def test_table(guest, tapnet):

@@ -294,6 +294,7 @@ static void rx_resume(HvNet *s, const VMBusChannel *chan)
     if (chan->index == s->rx_stalled_on ||
         !vmbus_channel_usable(hv_net_channel(s, s->rx_stalled_on))) {
         s->rx_stalled = false;
+        hv_net_wire_resume(s);
         qemu_flush_queued_packets(qemu_get_queue(s->nic));
     }
 }
@@ -482,8 +483,8 @@ static bool rx_room(HvNet *s, VMBusChannel *chan)
     return false;
 }
 
-static ssize_t hv_net_receive_iov(NetClientState *nc, const struct iovec *iov,
-                                  int count)
+ssize_t hv_net_receive_iov(NetClientState *nc, const struct iovec *iov,
+                           int count)
 {
     HvNet *s = qemu_get_nic_opaque(nc);
     VMBusChannel *chan;
@@ -746,8 +747,7 @@ static void tx_frame(HvNet *s, const TxMemory *memory, const TxFrame *frame)
     s->tx_packets++;
     s->tx_bytes += frame->bytes;
     s->tx_csum += offload;
-    if (!qemu_sendv_packet_async(qemu_get_queue(s->nic), iov, count,
-                                 tx_sent)) {
+    if (!hv_net_wire_send(s, qemu_get_queue(s->nic), iov, count, tx_sent)) {
         s->tx_blocked = true;   /* the frame itself has been taken over */
     }
 }
@@ -1456,7 +1456,7 @@ static NetClientInfo hv_net_client = {
     .type = NET_CLIENT_DRIVER_NIC,
     .size = sizeof(NICState),
     .can_receive = hv_net_can_receive,
-    .receive_iov = hv_net_receive_iov,
+    .receive_iov = hv_net_wire_receive_iov,
     .link_status_changed = hv_net_link_status_changed,
 };
 
@@ -1512,6 +1512,7 @@ static void hv_net_stats(QDict *out, void *opaque)
     qdict_put_int(out, "subchannels", s->session.subchannels);
     qdict_put_int(out, "rss_hash",
                   s->session.rss.enabled ? s->session.rss.hash : 0);
+    hv_net_wire_stats(s, out);
 }
 
 /* The instance id is made of the MAC address: stable across restarts. */
@@ -1559,6 +1560,7 @@ static void hv_net_realize(VMBusDevice *vdev, Error **errp)
         QSIMPLEQ_INIT(&s->queue[i].tx_pending);
         s->queue[i].free_section = HV_NET_NO_SECTION;
     }
+    hv_net_wire_realize(s);
     qemu_macaddr_default_if_unset(&s->conf.macaddr);
     instance_from_mac(vdev, &s->conf.macaddr);
     vdev->num_channels = s->queues;
@@ -1580,6 +1582,7 @@ static void hv_net_unrealize(VMBusDevice *vdev)
 
     hyperv_stats_unregister(s->stats_name);
     g_free(s->stats_name);
+    hv_net_wire_unrealize(s);
     qemu_purge_queued_packets(qemu_get_queue(s->nic));
     qemu_del_nic(s->nic);
     timer_free(s->link_timer);
@@ -1613,6 +1616,7 @@ static void hv_net_class_init(ObjectClass *klass, void *data)
     dc->vmsd = &hv_net_vmstate;
     set_bit(DEVICE_CATEGORY_NETWORK, dc->categories);
     device_class_set_props(dc, hv_net_props);
+    hv_net_wire_class_init(klass);
     if (qemu_uuid_parse("f8615163-df3e-46c5-913f-f2d2f965ed0e",
                         &vdc->class_id)) {
         g_assert_not_reached();

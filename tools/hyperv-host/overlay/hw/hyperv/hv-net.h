@@ -1,8 +1,8 @@
 /*
  * The parts of the synthetic NIC and what they share: hv-net.c (device, NVSP
  * and the packet paths), hv-net-rndis.c (control messages and OIDs),
- * hv-net-rss.c (receive side scaling) and hv-net-csum.c (checksums in
- * software).
+ * hv-net-rss.c (receive side scaling), hv-net-csum.c (checksums in software)
+ * and hv-net-wire.c (delay, loss, ...).
  *
  * Everything runs in the main loop under the BQL.
  *
@@ -15,6 +15,7 @@
 #include "hw/hyperv/vmbus.h"
 #include "hv-net-proto.h"
 #include "hv-net-toeplitz.h"
+#include "hv-net-wire.h"
 #include "net/net.h"
 
 #define TYPE_HV_NET "hv-net"
@@ -158,6 +159,7 @@ struct HvNet {
     QEMUTimer *link_timer;
     uint8_t *scratch;           /* HV_NET_FRAME_MAX bytes */
     bool vnet;                  /* frames of the backend have a vnet header */
+    HvNetWire wire;             /* between the backend and us */
 
     uint64_t tx_packets;
     uint64_t tx_bytes;
@@ -184,6 +186,9 @@ static inline VMBusChannel *hv_net_channel(HvNet *s, uint32_t index)
 }
 
 bool hv_net_link_down(HvNet *s);
+/* A frame that has passed the wire; 0: later, hv_net_wire_resume says when. */
+ssize_t hv_net_receive_iov(NetClientState *nc, const struct iovec *iov,
+                           int count);
 
 /* hv-net-rndis.c */
 
