@@ -20,19 +20,20 @@ static int put_wait(struct nic *nic, uint32_t id, const struct nvsp_message *m, 
     };
     struct ring_vec vec = {m, sizeof(*m)};
     uint32_t need = ring_packet_bytes(sizeof(d), sizeof(*m));
+    struct nic_queue *q = nic->queue[0];
 
     for (;;) {
-        if (nic->device->rescinded || nic->device->failed || nic->channel.state != CHANNEL_OPEN)
+        if (nic->device->rescinded || nic->device->failed || q->channel.state != CHANNEL_OPEN)
             return -ENODEV;
-        bool put = m ? tx_room(nic, need) && ring_out_put(&nic->channel.out, &d, sizeof(d), &vec, 1)
-                     : tx_put_control(nic, id, nic->control.page_gpa, rndis_len);
+        bool put = m ? tx_room(q, need) && ring_out_put(&q->channel.out, &d, sizeof(d), &vec, 1)
+                     : tx_put_control(q, id, nic->control.page_gpa, rndis_len);
         if (put)
             break;
         if (time_now() >= deadline)
             return -ETIMEDOUT;
         fiber_sleep(TIME_MS);
     }
-    channel_publish(&nic->channel);
+    channel_publish(&q->channel);
     return 0;
 }
 
@@ -41,10 +42,10 @@ static int begin(struct nic *nic)
 {
     struct nic_control *c = &nic->control;
 
-    c->request = requests_take(&nic->tx.requests);
+    c->request = requests_take(&nic->queue[0]->tx.requests);
     if (!c->request)
         return -EBUSY;
-    nic->tx.request[c->request] = (struct tx_request){.kind = TX_CONTROL};
+    nic->queue[0]->tx.request[c->request] = (struct tx_request){.kind = TX_CONTROL};
     c->packet_done = c->reply_done = false;
     c->event.set = false;
     return 0;
@@ -194,32 +195,31 @@ static int share(struct nic *nic, struct gpadl *gpadl, void *memory, uint32_t pa
 
 int nvsp_share_receive_buffer(struct nic *nic)
 {
-    struct nic_rx *rx = &nic->rx;
-    int r = share(nic, &rx->gpadl, rx->buffer, rx->buffer_pages, NVSP_SEND_RECEIVE_BUFFER,
+    struct receive_buffer *b = &nic->receive;
+    int r = share(nic, &b->gpadl, b->memory, b->pages, NVSP_SEND_RECEIVE_BUFFER,
                   NVSP_RECEIVE_BUFFER_ID);
 
     if (r == 0)
-        r = nvsp_check_receive_buffer(&nic->control.nvsp, nic->control.nvsp_len, rx->buffer_bytes);
+        r = nvsp_check_receive_buffer(&nic->control.nvsp, nic->control.nvsp_len, b->bytes);
     if (r)
         return r;
-    rx->section_size = nic->control.nvsp.receive_buffer_complete.section_size;
-    rx->section_count = nic->control.nvsp.receive_buffer_complete.count;
+    b->section_size = nic->control.nvsp.receive_buffer_complete.section_size;
+    b->section_count = nic->control.nvsp.receive_buffer_complete.count;
     return 0;
 }
 
 int nvsp_share_send_buffer(struct nic *nic)
 {
-    struct nic_tx_state *tx = &nic->tx;
-    int r = share(nic, &tx->gpadl, tx->buffer, tx->buffer_pages, NVSP_SEND_SEND_BUFFER,
-                  NVSP_SEND_BUFFER_ID);
+    struct send_buffer *b = &nic->send;
+    int r = share(nic, &b->gpadl, b->memory, b->pages, NVSP_SEND_SEND_BUFFER, NVSP_SEND_BUFFER_ID);
 
     if (r == 0)
         r = nvsp_check_send_buffer(&nic->control.nvsp, nic->control.nvsp_len);
     if (r)
         return r;
-    tx->section_size = nic->control.nvsp.send_buffer_complete.section_size;
-    tx->section_count = tx->buffer_pages * VMBUS_PAGE_SIZE / tx->section_size;
-    tx->section_limit = tx->section_size;
+    b->section_size = nic->control.nvsp.send_buffer_complete.section_size;
+    b->section_count = b->pages * VMBUS_PAGE_SIZE / b->section_size;
+    b->section_limit = b->section_size;
     return 0;
 }
 
@@ -270,7 +270,7 @@ static uint32_t next_rndis_id(struct nic *nic)
 
 int rndis_initialize(struct nic *nic)
 {
-    struct nic_tx_state *tx = &nic->tx;
+    struct send_buffer *b = &nic->send;
     struct rndis_initialize_complete reply;
     struct rndis_initialize m = {
         .header = {.type = RNDIS_INITIALIZE, .length = sizeof(m)},
@@ -290,10 +290,10 @@ int rndis_initialize(struct nic *nic)
         return -EIO;
     if (reply.alignment > 12) // no host needs more than a page
         return -EPROTO;
-    tx->alignment = 1u << reply.alignment;
-    tx->message_limit = reply.max_packets < TX_MESSAGES_MAX ? reply.max_packets : TX_MESSAGES_MAX;
-    if (reply.max_transfer < tx->section_limit)
-        tx->section_limit = reply.max_transfer;
+    b->alignment = 1u << reply.alignment;
+    b->message_limit = reply.max_packets < TX_MESSAGES_MAX ? reply.max_packets : TX_MESSAGES_MAX;
+    if (reply.max_transfer < b->section_limit)
+        b->section_limit = reply.max_transfer;
     return 0;
 }
 
@@ -451,7 +451,7 @@ static void link_change(struct nic *nic, bool up)
         return;
     nic->info.link_up = up;
     log_info("%s: link %s", nic->info.name, up ? "up" : "down");
-    if (nic->state == NIC_UP)
+    if (nic->queue[0]->up)
         nic_client->link(nic);
 }
 
@@ -511,13 +511,13 @@ static void answer_keepalive(struct nic *nic, const uint8_t *message, uint32_t l
         .id = ask.id,
         .status = RNDIS_STATUS_SUCCESS,
     };
-    uint32_t id = requests_take(&nic->tx.requests);
+    uint32_t id = requests_take(&nic->queue[0]->tx.requests);
     if (!id)
         return;
     memcpy(c->page + CONTROL_REQUEST_BYTES, &reply, sizeof(reply));
-    nic->tx.request[id] = (struct tx_request){.kind = TX_KEEPALIVE};
-    if (!tx_put_control(nic, id, c->page_gpa + CONTROL_REQUEST_BYTES, sizeof(reply))) {
-        requests_give(&nic->tx.requests, id); // the host asks again
+    nic->queue[0]->tx.request[id] = (struct tx_request){.kind = TX_KEEPALIVE};
+    if (!tx_put_control(nic->queue[0], id, c->page_gpa + CONTROL_REQUEST_BYTES, sizeof(reply))) {
+        requests_give(&nic->queue[0]->tx.requests, id); // the host asks again
         return;
     }
     c->keepalive = id;

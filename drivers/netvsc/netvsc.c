@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The NIC's life: bring-up as a list of steps, each with what undoes it; on failure and on removal the
 // steps that were done are undone in reverse. Runs in the device's fiber on core 0 (vmbus/offers.c).
-// Also the handler of the channel, which ties receive, transmit and the client together.
 #include "drivers/netvsc/netvsc.h"
 
 #include <errno.h>
@@ -14,7 +13,6 @@
 #include "kernel/log.h"
 
 #define RECEIVE_BUFFER_MAX_OLD (15u << 20) // NVSP 2 and below
-#define SLOT_PAGES (TX_REQUESTS * TX_SLOT_BYTES / PAGE_SIZE)
 #define NIC_PAGES ((sizeof(struct nic) + PAGE_SIZE - 1) / PAGE_SIZE)
 
 const struct nic_client *nic_client;
@@ -26,120 +24,57 @@ const struct nic_info *nic_info(const struct nic *nic)
     return &nic->info;
 }
 
-void nic_set_client_data(struct nic *nic, void *data)
-{
-    nic->client_data = data;
-}
-
-void *nic_client_data(const struct nic *nic)
-{
-    return nic->client_data;
-}
-
-void nic_flush(struct nic *nic)
-{
-    if (nic->channel.state != CHANNEL_OPEN)
-        return;
-    rx_flush(nic);
-    tx_close_section(nic);
-    // Nobody waits any more: else the host would interrupt at every crossing from now on.
-    if (nic->channel.out.room_wanted && !nic->tx.waiting && !nic->rx.done)
-        ring_out_cancel_room(&nic->channel.out);
-    channel_publish(&nic->channel);
-}
-
-// True if the rings can be used; else the device's fiber is told. What is sent outside of the handler
-// may be the first to see a broken index.
-static bool rings_alive(struct nic *nic)
-{
-    if (!nic->channel.in.dead && !nic->channel.out.dead)
-        return true;
-    channel_fail(&nic->channel, "impossible ring index or packet");
-    return false;
-}
-
-static bool handler_poll(void *ctx)
-{
-    struct nic *nic = ctx;
-    bool frames = false;
-    bool more = rx_poll(nic, &frames);
-
-    channel_release(&nic->channel);
-    tx_check_ready(nic);
-    if (frames)
-        nic_client->batch_end(nic);
-    nic_flush(nic);
-    return rings_alive(nic) && more;
-}
-
-static void handler_flush(void *ctx)
-{
-    struct nic *nic = ctx;
-
-    nic_flush(nic);
-    // Completions found room and took the wish back that frames had, too: the host will not tell.
-    if (nic->tx.waiting && !nic->channel.out.room_wanted) {
-        tx_check_ready(nic);
-        nic_flush(nic);
-    }
-    rings_alive(nic);
-}
-
-static const struct channel_ops handler = {.poll = handler_poll, .flush = handler_flush};
-
 // Steps of the bring-up. Each returns 0 or a negative errno with nothing half done.
 
 static void memory_free(struct nic *nic)
 {
-    if (nic->rx.held) { // the client kept frames: their memory stays theirs
-        log_error("%s: %u received frames were never released", nic->info.name, nic->rx.held);
-        vmbus_counters.leaked_pages += nic->rx.buffer_pages + nic->rx.group_pages + NIC_PAGES;
+    for (unsigned i = 0; i < nic->queue_count; i++)
+        nic->frames_lost += nic->queue[i]->rx.held;
+    if (nic->frames_lost) { // the client kept them: their memory stays theirs
+        log_error("%s: %u received frames were never released", nic->info.name, nic->frames_lost);
+        vmbus_counters.leaked_pages += nic->receive.pages + NIC_PAGES;
     } else {
-        shared_free(nic->rx.buffer, nic->rx.buffer_pages, nic->leaked);
-        if (nic->rx.groups)
-            page_free(nic->rx.groups, nic->rx.group_pages);
+        shared_free(nic->receive.memory, nic->receive.pages, nic->leaked);
     }
-    shared_free(nic->tx.buffer, nic->tx.buffer_pages, nic->leaked);
-    shared_free(nic->tx.slots, SLOT_PAGES, nic->leaked);
+    shared_free(nic->send.memory, nic->send.pages, nic->leaked);
     shared_free(nic->control.page, 1, nic->leaked);
+    while (nic->queue_count > 0)
+        queue_free(nic);
 }
 
 static int memory_alloc(struct nic *nic)
 {
-    nic->rx.buffer_pages = config.receive_buffer / PAGE_SIZE;
-    nic->rx.buffer_bytes = nic->rx.buffer_pages * PAGE_SIZE;
-    nic->tx.buffer_pages = config.send_buffer / PAGE_SIZE;
-    nic->rx.buffer = shared_alloc(nic->rx.buffer_pages);
-    nic->tx.buffer = shared_alloc(nic->tx.buffer_pages);
-    nic->tx.slots = shared_alloc(SLOT_PAGES);
+    nic->receive.pages = config.receive_buffer / PAGE_SIZE;
+    nic->receive.bytes = nic->receive.pages * PAGE_SIZE;
+    nic->send.pages = config.send_buffer / PAGE_SIZE;
+    nic->receive.memory = shared_alloc(nic->receive.pages);
+    nic->send.memory = shared_alloc(nic->send.pages);
     nic->control.page = shared_alloc(1);
-    if (!nic->rx.buffer || !nic->tx.buffer || !nic->tx.slots || !nic->control.page) {
+    if (!nic->receive.memory || !nic->send.memory || !nic->control.page || !queue_new(nic, 0)) {
         memory_free(nic);
         return -ENOMEM;
     }
-    nic->tx.slots_gpa = virt_to_phys(nic->tx.slots);
     nic->control.page_gpa = virt_to_phys(nic->control.page);
-    requests_init(&nic->tx.requests, TX_REQUESTS);
     return 0;
 }
 
 static void unshare(struct nic *nic)
 {
-    if (gpadl_destroy(nic->device, &nic->rx.gpadl))
+    if (gpadl_destroy(nic->device, &nic->receive.gpadl))
         nic->leaked = true;
-    if (gpadl_destroy(nic->device, &nic->tx.gpadl))
+    if (gpadl_destroy(nic->device, &nic->send.gpadl))
         nic->leaked = true;
 }
 
 static int channel_up(struct nic *nic)
 {
-    return channel_open(&nic->channel, nic->device, config.ring & ~(PAGE_SIZE - 1), &handler, nic);
+    return queue_open(nic->queue[0], nic->device);
 }
 
 // After this the host has nothing of ours but the buffers. If it did not confirm that, nic->leaked.
 static void channel_end(struct nic *nic)
 {
-    if (channel_close(&nic->channel))
+    if (channel_close(&nic->queue[0]->channel))
         nic->leaked = true;
 }
 
@@ -164,21 +99,22 @@ static void buffers_revoke(struct nic *nic)
 
 static int buffers_share(struct nic *nic)
 {
-    if (nic->nvsp_version <= NVSP_VERSION_2 && nic->rx.buffer_bytes > RECEIVE_BUFFER_MAX_OLD) {
+    if (nic->nvsp_version <= NVSP_VERSION_2 && nic->receive.bytes > RECEIVE_BUFFER_MAX_OLD) {
         log_error("%s: the host takes no receive buffer over 15 MiB", nic->info.name);
         return -EINVAL;
     }
     int r = nvsp_share_receive_buffer(nic);
     if (r == 0)
-        r = rx_start(nic);
+        r = rx_start(nic->queue[0]);
     if (r == 0)
         r = nvsp_share_send_buffer(nic);
     if (r) {
         buffers_revoke(nic);
         return r;
     }
-    tx_start(nic);
-    nic->info.rx_sections = nic->rx.section_count;
+    tx_start(nic->queue[0], 0,
+             nic->send.section_count < TX_SECTIONS_MAX ? nic->send.section_count : TX_SECTIONS_MAX);
+    nic->info.rx_sections = nic->receive.section_count;
     return 0;
 }
 
@@ -242,7 +178,7 @@ static int query_all(struct nic *nic)
 
 static int attach(struct nic *nic)
 {
-    nic->state = NIC_UP;
+    nic->queue[0]->up = true;
     nic_client->attach(nic);
     return 0;
 }
@@ -251,9 +187,10 @@ static int attach(struct nic *nic)
 static void drain(struct nic *nic)
 {
     uint64_t deadline = time_now() + DRAIN_TIMEOUT;
+    const struct nic_queue *q = nic->queue[0];
 
-    while (time_now() < deadline && nic->channel.state == CHANNEL_OPEN &&
-           nic->tx.requests.free_count < TX_REQUESTS)
+    while (time_now() < deadline && q->channel.state == CHANNEL_OPEN &&
+           q->tx.requests.free_count < TX_REQUESTS)
         fiber_sleep(TIME_MS);
 }
 
@@ -261,7 +198,7 @@ static void drain(struct nic *nic)
 // goes first if frames are still out; if the host does not confirm it the frames are lost to us, too.
 static void abort_sends(struct nic *nic)
 {
-    uint32_t held = tx_held(nic);
+    uint32_t held = tx_held(nic->queue[0]);
 
     if (held == 0)
         return;
@@ -269,7 +206,7 @@ static void abort_sends(struct nic *nic)
     buffers_revoke(nic);
     channel_end(nic);
     if (!nic->leaked) {
-        tx_abort(nic);
+        tx_abort(nic->queue[0]);
         return;
     }
     log_error("%s: %u sent frames are lost: the host did not let go of them", nic->info.name, held);
@@ -278,7 +215,7 @@ static void abort_sends(struct nic *nic)
 
 static void detach(struct nic *nic)
 {
-    nic->state = NIC_STOPPING;
+    nic->queue[0]->up = false;
     nic_flush(nic);
     drain(nic);
     abort_sends(nic);
@@ -339,57 +276,6 @@ static void nic_down(struct nic *nic)
     }
 }
 
-static void write_rx_stats(const struct nic *nic)
-{
-    const struct nic_rx *rx = &nic->rx;
-
-    stats_print("\"rx_packets\":%llu,\"rx_bytes\":%llu,\"rx_batches\":%llu,\"completions\":%llu,"
-                "\"completions_blocked\":%llu,\"rx_csum_ok\":%llu,\"rx_csum_bad\":%llu,",
-                (unsigned long long)rx->packets, (unsigned long long)rx->bytes,
-                (unsigned long long)rx->batches, (unsigned long long)rx->completions,
-                (unsigned long long)rx->completions_blocked, (unsigned long long)rx->csum_ok,
-                (unsigned long long)rx->csum_bad);
-    stats_print("\"rx_sections\":%u,\"rx_held\":%u,\"rx_held_peak\":%u,", rx->section_count,
-                rx->held, rx->held_peak);
-    stats_print("\"rx_pinned\":%u,\"rx_pinned_peak\":%u,", rx->pinned, rx->pinned_peak);
-    stats_print("\"rx_dropped\":{\"not_up\":%llu,\"length\":%llu,\"data\":%llu,\"ppi\":%llu,"
-                "\"range\":%llu,\"packet\":%llu,\"no_group\":%llu,\"vlan\":%llu},",
-                (unsigned long long)rx->dropped[RNDIS_OK],
-                (unsigned long long)rx->dropped[RNDIS_BAD_LENGTH],
-                (unsigned long long)rx->dropped[RNDIS_BAD_DATA],
-                (unsigned long long)rx->dropped[RNDIS_BAD_PPI], (unsigned long long)rx->bad_ranges,
-                (unsigned long long)rx->bad_packets, (unsigned long long)rx->no_group,
-                (unsigned long long)rx->vlan);
-}
-
-static void write_tx_stats(const struct nic *nic)
-{
-    const struct nic_tx_state *tx = &nic->tx;
-
-    stats_print("\"tx_packets\":%llu,\"tx_bytes\":%llu,\"tx_copied\":%llu,\"tx_held\":%llu,"
-                "\"tx_ring_packets\":%llu,\"tx_full\":%llu,\"tx_failed\":%llu,",
-                (unsigned long long)tx->packets, (unsigned long long)tx->bytes,
-                (unsigned long long)tx->copied, (unsigned long long)tx->held,
-                (unsigned long long)tx->ring_packets, (unsigned long long)tx->full,
-                (unsigned long long)tx->failed);
-    stats_print("\"tx_outstanding\":%u,\"bad_completions\":%llu,",
-                tx->requests.capacity - tx->requests.free_count,
-                (unsigned long long)tx->bad_completions);
-}
-
-static void write_nic_stats(const struct nic *nic)
-{
-    stats_print("\"%s\":{", nic->info.name);
-    write_rx_stats(nic);
-    write_tx_stats(nic);
-    stats_print(
-        "\"signals\":%llu,\"interrupts\":%llu,\"control_unexpected\":%llu,"
-        "\"keepalives\":%llu,\"indications\":%llu}",
-        (unsigned long long)nic->channel.signals, (unsigned long long)nic->channel.interrupts,
-        (unsigned long long)nic->control.unexpected, (unsigned long long)nic->control.keepalives,
-        (unsigned long long)nic->control.indications);
-}
-
 static void write_stats(void)
 {
     const char *separator = "";
@@ -399,7 +285,7 @@ static void write_stats(void)
         if (!nics[i])
             continue;
         stats_print("%s", separator);
-        write_nic_stats(nics[i]);
+        nic_write_stats(nics[i]);
         separator = ",";
     }
     stats_print("}");
@@ -421,7 +307,7 @@ static void nic_destroy(struct nic *nic, unsigned index)
 {
     nic_down(nic);
     nics[index] = NULL;
-    if (nic->rx.held == 0)
+    if (nic->frames_lost == 0)
         page_free(nic, NIC_PAGES);
 }
 
@@ -451,7 +337,7 @@ static int probe(struct vmbus_device *device)
              "sections, checksums %#x, link %s",
              info->name, info->mac[0], info->mac[1], info->mac[2], info->mac[3], info->mac[4],
              info->mac[5], nic->nvsp_version >> 16, nic->nvsp_version & 0xffff, info->mtu,
-             nic->rx.section_count, nic->tx.section_count, info->tx_csum,
+             nic->receive.section_count, nic->send.section_count, info->tx_csum,
              info->link_up ? "up" : "down");
     return 0;
 }

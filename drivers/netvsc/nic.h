@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Inside drivers/netvsc: one NIC and how its parts (netvsc.c, control.c, rx.c, tx.c) use each other.
-// The control path runs in the device's fiber on core 0, the data path in the handler of the channel.
+// The control path runs in the device's fiber on core 0, the data path in the handler of each channel.
 #pragma once
 
 #include <stdbool.h>
@@ -14,6 +14,7 @@
 #include "drivers/vmbus/gpadl.h"
 #include "drivers/vmbus/requests.h"
 #include "kernel/console.h"
+#include "kernel/core.h"
 #include "kernel/fiber.h"
 #include "kernel/time.h"
 
@@ -35,9 +36,6 @@
 #define TX_PACKET_BYTES 1024u // longest header of a GPA-direct packet
 #define TX_RING_RESERVE 1024u // ring space that frames leave to completions and control messages
 
-// Legal steps: STARTING -> UP -> STOPPING, STARTING -> STOPPING. Frames flow only while UP.
-enum nic_state { NIC_STARTING, NIC_UP, NIC_STOPPING };
-
 struct rx_group { // one transfer-page packet; its completion frees all its sections at once
     uint64_t transaction_id;
     uint32_t refs;   // frames that the client holds, and one while it is being parsed
@@ -47,15 +45,11 @@ struct rx_group { // one transfer-page packet; its completion frees all its sect
 };
 
 struct nic_rx {
-    uint8_t *buffer; // shared
-    uint32_t buffer_pages;
-    struct gpadl gpadl;
-    uint32_t buffer_bytes;
-    uint32_t section_size, section_count;
     struct rx_group *groups;
     uint32_t group_count, group_pages;
     struct rx_group *free;
     struct rx_group *done, **done_tail; // waiting for ring space
+    uint32_t section_share;             // of the buffer's sections
     uint32_t held, held_peak;           // frames with the client
     uint32_t pinned, pinned_peak;       // sections that the client's frames keep from the host
     uint64_t packets, bytes, batches, completions, completions_blocked;
@@ -80,11 +74,6 @@ struct tx_open { // the send section that is being filled
 };
 
 struct nic_tx_state {
-    uint8_t *buffer; // shared
-    uint32_t buffer_pages;
-    struct gpadl gpadl;
-    uint32_t section_size, section_count, section_limit; // limit: bytes used of a section
-    uint32_t message_limit, alignment;
     uint16_t free_sections[TX_SECTIONS_MAX];
     uint32_t free_section_count;
     struct requests requests;
@@ -95,6 +84,33 @@ struct nic_tx_state {
     bool waiting; // the client was told NIC_TX_FULL
     uint64_t packets, bytes, copied, held, full, failed, ring_packets, bad_completions;
     uint64_t scratch[TX_PACKET_BYTES / 8];
+};
+
+// One channel of a NIC with all that its data path needs. Only its core touches it, but for core 0's
+// control fiber before the channel is open and after it is closed. Each has pages of its own.
+struct nic_queue {
+    struct nic *nic;
+    unsigned index; // of the channel, 0: primary
+    bool up;        // the client was told of the NIC on this core: frames flow
+    struct channel channel;
+    void *client_data;
+    struct nic_rx rx;
+    struct nic_tx_state tx;
+};
+
+struct receive_buffer { // one for all channels; the host deals its sections out
+    uint8_t *memory;    // shared
+    uint32_t pages, bytes;
+    struct gpadl gpadl;
+    uint32_t section_size, section_count;
+};
+
+struct send_buffer { // one for all channels; each queue has sections of its own
+    uint8_t *memory; // shared
+    uint32_t pages;
+    struct gpadl gpadl;
+    uint32_t section_size, section_count, section_limit; // limit: bytes used of a section
+    uint32_t message_limit, alignment;
 };
 
 struct nic_control {
@@ -115,22 +131,32 @@ struct nic_control {
     uint64_t unexpected, keepalives, indications;
 };
 
+// What is one per NIC. The first part is read by every core on its packet path and written by core 0
+// only while no frames flow (but for what the host says of the link); the rest is core 0's.
 struct nic {
-    enum nic_state state;
-    struct vmbus_device *device;
-    struct channel channel;
+    struct nic_info info;
+    struct receive_buffer receive;
+    struct send_buffer send;
+    unsigned queue_count;
+    struct nic_queue *queue[MAX_CORES];   // by channel
+    struct nic_queue *by_core[MAX_CORES]; // NULL: that core has no channel
+
+    struct vmbus_device *device __attribute__((aligned(64)));
     bool leaked;    // the host may still use memory of this NIC: never free it
     unsigned index; // in the table of NICs
     uint32_t nvsp_version;
-    uint32_t steps; // of the bring-up that have been done
-    struct nic_info info;
-    void *client_data;
-    struct nic_rx rx;
-    struct nic_tx_state tx;
+    uint32_t steps;       // of the bring-up that have been done
+    uint32_t frames_lost; // with the client for ever
     struct nic_control control;
 };
 
 extern const struct nic_client *nic_client;
+
+// The calling core's queue; it has one, or it has not been told of the NIC.
+static inline struct nic_queue *queue_here(const struct nic *nic)
+{
+    return nic->by_core[core_id()];
+}
 
 // control.c: questions to the host, from the device's fiber. 0 or a negative errno.
 int nvsp_negotiate(struct nic *nic);
@@ -156,19 +182,28 @@ int nvsp_check_init(const struct nvsp_message *m, uint32_t length);
 int nvsp_check_receive_buffer(const struct nvsp_message *m, uint32_t length, uint32_t buffer_bytes);
 int nvsp_check_send_buffer(const struct nvsp_message *m, uint32_t length);
 
+// queue.c: the memory of a queue, from core 0's fiber; the last one is freed first.
+struct nic_queue *queue_new(struct nic *nic, unsigned core); // NULL: no memory
+void queue_free(struct nic *nic);
+int queue_open(struct nic_queue *q,
+               struct vmbus_device *device); // its channel; 0 or negative errno
+
+// stats.c: one NIC's part of the console's `stats`.
+void nic_write_stats(const struct nic *nic);
+
 // rx.c
-int rx_start(struct nic *nic); // sections are known: makes the groups
-bool rx_poll(struct nic *nic, bool *frames);
-void rx_flush(struct nic *nic); // puts the completions that are due into the ring
+int rx_start(struct nic_queue *q); // sections are known: makes the groups
+bool rx_poll(struct nic_queue *q, bool *frames);
+void rx_flush(struct nic_queue *q); // puts the completions that are due into the ring
 
 // tx.c
-void tx_start(struct nic *nic); // sections are known
-bool tx_room(struct nic *nic, uint32_t ring_bytes);
-bool tx_wait_room(struct nic *nic, uint32_t ring_bytes); // true: there is room by now
-void tx_close_section(struct nic *nic);
-void tx_complete(struct nic *nic, const struct ring_packet *packet);
-void tx_check_ready(struct nic *nic);
-uint32_t tx_held(const struct nic *nic); // frames that have not come back
-void tx_abort(struct nic *nic);          // hands back all of them
+void tx_start(struct nic_queue *q, uint32_t first, uint32_t count); // its send sections
+bool tx_room(struct nic_queue *q, uint32_t ring_bytes);
+bool tx_wait_room(struct nic_queue *q, uint32_t ring_bytes); // true: there is room by now
+void tx_close_section(struct nic_queue *q);
+void tx_complete(struct nic_queue *q, const struct ring_packet *packet);
+void tx_check_ready(struct nic_queue *q);
+uint32_t tx_held(const struct nic_queue *q); // frames that have not come back
+void tx_abort(struct nic_queue *q);          // hands back all of them
 // A packet with one GPA range, from memory that stays until it is completed. False: ring is full.
-bool tx_put_control(struct nic *nic, uint32_t id, uint64_t gpa, uint32_t length);
+bool tx_put_control(struct nic_queue *q, uint32_t id, uint64_t gpa, uint32_t length);

@@ -10,11 +10,12 @@
 #include "kernel/alloc.h"
 #include "kernel/panic.h"
 
-int rx_start(struct nic *nic)
+int rx_start(struct nic_queue *q)
 {
-    struct nic_rx *rx = &nic->rx;
+    uint32_t sections = q->nic->receive.section_count;
+    struct nic_rx *rx = &q->rx;
 
-    rx->group_count = rx->section_count < RX_GROUPS_MAX ? rx->section_count : RX_GROUPS_MAX;
+    rx->group_count = sections < RX_GROUPS_MAX ? sections : RX_GROUPS_MAX;
     rx->group_pages =
         (uint32_t)((rx->group_count * sizeof(struct rx_group) + PAGE_SIZE - 1) / PAGE_SIZE);
     rx->groups = page_alloc(rx->group_pages);
@@ -25,36 +26,37 @@ int rx_start(struct nic *nic)
         rx->free = &rx->groups[i];
     }
     rx->done_tail = &rx->done;
+    rx->section_share = sections;
     return 0;
 }
 
-static bool put_completion(struct nic *nic, uint64_t transaction_id, uint32_t status)
+static bool put_completion(struct nic_queue *q, uint64_t transaction_id, uint32_t status)
 {
     struct packet_descriptor d = {.type = PACKET_COMPLETION, .transaction_id = transaction_id};
     uint32_t payload[2] = {NVSP_SEND_RNDIS_PACKET_COMPLETE, status};
     struct ring_vec vec = {payload, sizeof(payload)};
 
-    if (!tx_room(nic, ring_packet_bytes(sizeof(d), sizeof(payload))))
+    if (!tx_room(q, ring_packet_bytes(sizeof(d), sizeof(payload))))
         return false;
-    if (!ring_out_put(&nic->channel.out, &d, sizeof(d), &vec, 1))
+    if (!ring_out_put(&q->channel.out, &d, sizeof(d), &vec, 1))
         return false;
-    nic->rx.completions++;
+    q->rx.completions++;
     return true;
 }
 
-void rx_flush(struct nic *nic)
+void rx_flush(struct nic_queue *q)
 {
-    struct nic_rx *rx = &nic->rx;
+    struct nic_rx *rx = &q->rx;
 
     while (rx->done) {
         struct rx_group *group = rx->done;
 
-        if (!put_completion(nic, group->transaction_id, group->status)) {
+        if (!put_completion(q, group->transaction_id, group->status)) {
             rx->completions_blocked++;
             // The host signals when there is room; the handler then comes here again.
-            if (nic->channel.out.dead ||
-                !tx_wait_room(nic, ring_packet_bytes(sizeof(struct packet_descriptor),
-                                                     NVSP_COMPLETION_BYTES)))
+            if (q->channel.out.dead ||
+                !tx_wait_room(
+                    q, ring_packet_bytes(sizeof(struct packet_descriptor), NVSP_COMPLETION_BYTES)))
                 return;
             continue;
         }
@@ -66,26 +68,30 @@ void rx_flush(struct nic *nic)
     }
 }
 
-static void group_put(struct nic *nic, struct rx_group *group)
+static void group_put(struct nic_queue *q, struct rx_group *group)
 {
     ASSERT(group->refs > 0);
     if (--group->refs)
         return;
-    nic->rx.pinned -= group->ranges;
+    q->rx.pinned -= group->ranges;
     group->next = NULL;
-    *nic->rx.done_tail = group;
-    nic->rx.done_tail = &group->next;
+    *q->rx.done_tail = group;
+    q->rx.done_tail = &group->next;
 }
 
 void nic_rx_release(struct nic *nic, void *token)
 {
-    nic->rx.held--;
-    group_put(nic, token);
+    struct nic_queue *q = queue_here(nic);
+
+    q->rx.held--;
+    group_put(q, token);
 }
 
 bool nic_rx_scarce(const struct nic *nic)
 {
-    return nic->rx.pinned >= nic->rx.section_count / 2;
+    const struct nic_queue *q = queue_here(nic);
+
+    return q->rx.pinned >= q->rx.section_share / 2;
 }
 
 static uint8_t csum_flags(struct nic_rx *rx, uint32_t csum)
@@ -104,12 +110,12 @@ static uint8_t csum_flags(struct nic_rx *rx, uint32_t csum)
 }
 
 // A checked frame to the client.
-static bool deliver(struct nic *nic, struct rx_group *group, const uint8_t *message,
+static bool deliver(struct nic_queue *q, struct rx_group *group, const uint8_t *message,
                     const struct rndis_frame *f)
 {
-    struct nic_rx *rx = &nic->rx;
+    struct nic_rx *rx = &q->rx;
 
-    if (nic->state != NIC_UP) {
+    if (!q->up) {
         rx->dropped[RNDIS_OK]++;
         return false;
     }
@@ -128,28 +134,29 @@ static bool deliver(struct nic *nic, struct rx_group *group, const uint8_t *mess
         rx->held_peak = rx->held;
     rx->packets++;
     rx->bytes += f->length;
-    nic_client->receive(nic, &frame);
+    nic_client->receive(q->nic, &frame);
     return true;
 }
 
 // One range of the receive buffer: a frame or a control message. True if the client got a frame.
-static bool range_message(struct nic *nic, struct rx_group *group,
+static bool range_message(struct nic_queue *q, struct rx_group *group,
                           const struct transfer_range *range)
 {
-    struct nic_rx *rx = &nic->rx;
+    const struct receive_buffer *buffer = &q->nic->receive;
+    struct nic_rx *rx = &q->rx;
     struct rndis_header header;
     struct rndis_frame frame;
 
-    if (range->offset > rx->buffer_bytes || range->bytes > rx->buffer_bytes - range->offset ||
-        range->bytes > rx->section_size) {
+    if (range->offset > buffer->bytes || range->bytes > buffer->bytes - range->offset ||
+        range->bytes > buffer->section_size) {
         rx->bad_ranges++;
         group->status = NVSP_STATUS_FAILURE;
         return false;
     }
-    const uint8_t *message = rx->buffer + range->offset;
+    const uint8_t *message = buffer->memory + range->offset;
     enum rndis_verdict verdict = rndis_header_check(message, range->bytes, &header);
     if (verdict == RNDIS_OK && header.type != RNDIS_PACKET) {
-        control_message(nic, message, header.length, range->bytes);
+        control_message(q->nic, message, header.length, range->bytes);
         return false;
     }
     if (verdict == RNDIS_OK)
@@ -159,13 +166,13 @@ static bool range_message(struct nic *nic, struct rx_group *group,
         group->status = NVSP_STATUS_FAILURE;
         return false;
     }
-    return deliver(nic, group, message, &frame);
+    return deliver(q, group, message, &frame);
 }
 
 // True if the packet's headers make sense; *ranges is then how many ranges it has.
-static bool transfer_check(struct nic *nic, const struct ring_packet *packet, uint32_t *ranges)
+static bool transfer_check(struct nic_queue *q, const struct ring_packet *packet, uint32_t *ranges)
 {
-    const struct ring_in *ring = &nic->channel.in;
+    const struct ring_in *ring = &q->channel.in;
     struct transfer_pages_header header;
     uint32_t type;
     uint32_t fixed = sizeof(struct packet_descriptor) + sizeof(header);
@@ -180,23 +187,23 @@ static bool transfer_check(struct nic *nic, const struct ring_packet *packet, ui
            header.range_count <= (packet->header_len - fixed) / sizeof(struct transfer_range);
 }
 
-static bool transfer_packet(struct nic *nic, const struct ring_packet *packet)
+static bool transfer_packet(struct nic_queue *q, const struct ring_packet *packet)
 {
-    struct nic_rx *rx = &nic->rx;
+    struct nic_rx *rx = &q->rx;
     struct rx_group *group = rx->free;
     uint32_t ranges;
     bool frames = false;
 
     if (!group) { // more packets than sections: the host makes them up
         rx->no_group++;
-        if (!put_completion(nic, packet->transaction_id, NVSP_STATUS_FAILURE))
+        if (!put_completion(q, packet->transaction_id, NVSP_STATUS_FAILURE))
             rx->bad_packets++;
         return false;
     }
     rx->free = group->next;
     *group = (struct rx_group){
         .transaction_id = packet->transaction_id, .refs = 1, .status = NVSP_STATUS_SUCCESS};
-    if (!transfer_check(nic, packet, &ranges)) {
+    if (!transfer_check(q, packet, &ranges)) {
         rx->bad_packets++;
         group->status = NVSP_STATUS_FAILURE;
         ranges = 0;
@@ -211,47 +218,47 @@ static bool transfer_packet(struct nic *nic, const struct ring_packet *packet)
         uint32_t at = sizeof(struct packet_descriptor) + sizeof(struct transfer_pages_header) +
                       i * (uint32_t)sizeof(range);
 
-        ring_copy_out(&nic->channel.in, packet, at, &range, sizeof(range));
-        if (range_message(nic, group, &range))
+        ring_copy_out(&q->channel.in, packet, at, &range, sizeof(range));
+        if (range_message(q, group, &range))
             frames = true;
     }
-    group_put(nic, group);
+    group_put(q, group);
     return frames;
 }
 
 // In-band messages of the host: none matter to a NIC with one channel and no VF, but an answer that is
 // asked for is given.
-static void inband_packet(struct nic *nic, const struct ring_packet *packet)
+static void inband_packet(struct nic_queue *q, const struct ring_packet *packet)
 {
     struct packet_descriptor d = {.type = PACKET_COMPLETION,
                                   .transaction_id = packet->transaction_id};
 
-    nic->control.unexpected++;
-    if ((packet->flags & PACKET_WANTS_COMPLETION) && tx_room(nic, ring_packet_bytes(sizeof(d), 0)))
-        ring_out_put(&nic->channel.out, &d, sizeof(d), NULL, 0);
+    q->nic->control.unexpected++;
+    if ((packet->flags & PACKET_WANTS_COMPLETION) && tx_room(q, ring_packet_bytes(sizeof(d), 0)))
+        ring_out_put(&q->channel.out, &d, sizeof(d), NULL, 0);
 }
 
-bool rx_poll(struct nic *nic, bool *frames)
+bool rx_poll(struct nic_queue *q, bool *frames)
 {
     struct ring_packet packet;
 
     for (unsigned i = 0; i < RX_BUDGET; i++) {
-        if (!ring_in_next(&nic->channel.in, &packet))
+        if (!ring_in_next(&q->channel.in, &packet))
             return false;
         switch (packet.type) {
         case PACKET_TRANSFER_PAGES:
-            nic->rx.batches++;
-            if (transfer_packet(nic, &packet))
+            q->rx.batches++;
+            if (transfer_packet(q, &packet))
                 *frames = true;
             break;
         case PACKET_COMPLETION:
-            tx_complete(nic, &packet);
+            tx_complete(q, &packet);
             break;
         case PACKET_INBAND:
-            inband_packet(nic, &packet);
+            inband_packet(q, &packet);
             break;
         default:
-            nic->rx.bad_packets++;
+            q->rx.bad_packets++;
         }
     }
     return true;

@@ -19,43 +19,44 @@ static uint32_t min_u32(uint32_t a, uint32_t b)
     return a < b ? a : b;
 }
 
-void tx_start(struct nic *nic)
+void tx_start(struct nic_queue *q, uint32_t first, uint32_t count)
 {
-    struct nic_tx_state *tx = &nic->tx;
+    struct nic_tx_state *tx = &q->tx;
 
-    tx->free_section_count = min_u32(tx->section_count, TX_SECTIONS_MAX);
-    for (uint32_t i = 0; i < tx->free_section_count; i++)
-        tx->free_sections[i] = (uint16_t)i;
+    ASSERT(count <= TX_SECTIONS_MAX && first + count <= UINT16_MAX);
+    tx->free_section_count = count;
+    for (uint32_t i = 0; i < count; i++)
+        tx->free_sections[i] = (uint16_t)(first + i);
 }
 
 // Room that the open section will need when it is closed.
-static uint32_t promised(const struct nic *nic)
+static uint32_t promised(const struct nic_queue *q)
 {
-    return nic->tx.open.id ? SECTION_PACKET_BYTES : 0;
+    return q->tx.open.id ? SECTION_PACKET_BYTES : 0;
 }
 
-bool tx_room(struct nic *nic, uint32_t ring_bytes)
+bool tx_room(struct nic_queue *q, uint32_t ring_bytes)
 {
-    uint32_t need = ring_bytes + promised(nic);
+    uint32_t need = ring_bytes + promised(q);
 
-    return ring_out_free(&nic->channel.out, need) > need;
+    return ring_out_free(&q->channel.out, need) > need;
 }
 
-bool tx_wait_room(struct nic *nic, uint32_t ring_bytes)
+bool tx_wait_room(struct nic_queue *q, uint32_t ring_bytes)
 {
-    uint32_t need = ring_bytes + promised(nic);
-    uint32_t quarter = nic->channel.out.size / 4; // fewer wake-ups
+    uint32_t need = ring_bytes + promised(q);
+    uint32_t quarter = q->channel.out.size / 4; // fewer wake-ups
 
-    channel_publish(&nic->channel); // the host can only make room for what it has seen
-    return ring_out_want_room(&nic->channel.out, need > quarter ? need : quarter);
+    channel_publish(&q->channel); // the host can only make room for what it has seen
+    return ring_out_want_room(&q->channel.out, need > quarter ? need : quarter);
 }
 
-static struct tx_request *request_of(struct nic *nic, uint32_t id)
+static struct tx_request *request_of(struct nic_queue *q, uint32_t id)
 {
-    return &nic->tx.request[id];
+    return &q->tx.request[id];
 }
 
-static void put_section_packet(struct nic *nic, uint32_t id, uint32_t channel, uint32_t section,
+static void put_section_packet(struct nic_queue *q, uint32_t id, uint32_t channel, uint32_t section,
                                uint32_t bytes)
 {
     struct packet_descriptor d = {
@@ -67,18 +68,18 @@ static void put_section_packet(struct nic *nic, uint32_t id, uint32_t channel, u
     struct ring_vec vec = {&m, sizeof(m)};
 
     // There is room: it was promised when the section was opened. Only a dead ring refuses.
-    if (ring_out_put(&nic->channel.out, &d, sizeof(d), &vec, 1))
-        nic->tx.ring_packets++;
+    if (ring_out_put(&q->channel.out, &d, sizeof(d), &vec, 1))
+        q->tx.ring_packets++;
 }
 
-void tx_close_section(struct nic *nic)
+void tx_close_section(struct nic_queue *q)
 {
-    struct tx_open open = nic->tx.open;
+    struct tx_open open = q->tx.open;
 
     if (open.id == 0)
         return;
-    nic->tx.open.id = 0;
-    put_section_packet(nic, open.id, NVSP_CHANNEL_DATA, open.section, open.bytes);
+    q->tx.open.id = 0;
+    put_section_packet(q, open.id, NVSP_CHANNEL_DATA, open.section, open.bytes);
 }
 
 static uint32_t header_bytes(const struct nic_tx *t)
@@ -128,45 +129,48 @@ static void copy_pieces(uint8_t *to, const struct nic_tx *t)
 }
 
 // An empty section to fill. False if there is none, or no ring room for its packet.
-static bool open_section(struct nic *nic)
+static bool open_section(struct nic_queue *q)
 {
-    struct nic_tx_state *tx = &nic->tx;
+    struct nic_tx_state *tx = &q->tx;
 
-    if (tx->free_section_count == 0 || !tx_room(nic, SECTION_PACKET_BYTES + TX_RING_RESERVE))
+    if (tx->free_section_count == 0 || !tx_room(q, SECTION_PACKET_BYTES + TX_RING_RESERVE))
         return false;
     uint32_t id = requests_take(&tx->requests);
     if (id == 0)
         return false;
     uint16_t section = tx->free_sections[--tx->free_section_count];
-    *request_of(nic, id) = (struct tx_request){.kind = TX_COPIED, .section = section};
+    *request_of(q, id) = (struct tx_request){.kind = TX_COPIED, .section = section};
     tx->open = (struct tx_open){.id = id, .section = section};
     return true;
 }
 
 // Where the next message of `bytes` goes in the open section, or UINT32_MAX if it does not fit.
-static uint32_t place_in_open(const struct nic_tx_state *tx, uint32_t bytes)
+static uint32_t place_in_open(const struct nic_queue *q, uint32_t bytes)
 {
-    uint32_t at = (tx->open.bytes + tx->alignment - 1) & ~(tx->alignment - 1);
+    const struct send_buffer *buffer = &q->nic->send;
+    const struct tx_open *open = &q->tx.open;
+    uint32_t at = (open->bytes + buffer->alignment - 1) & ~(buffer->alignment - 1);
 
-    if (tx->open.id == 0 || tx->open.count >= tx->message_limit || bytes > tx->section_limit ||
-        at > tx->section_limit - bytes)
+    if (open->id == 0 || open->count >= buffer->message_limit || bytes > buffer->section_limit ||
+        at > buffer->section_limit - bytes)
         return UINT32_MAX;
     return at;
 }
 
-static bool send_copied(struct nic *nic, const struct nic_tx *t)
+static bool send_copied(struct nic_queue *q, const struct nic_tx *t)
 {
-    struct nic_tx_state *tx = &nic->tx;
+    const struct send_buffer *buffer = &q->nic->send;
+    struct nic_tx_state *tx = &q->tx;
     uint32_t bytes = header_bytes(t) + t->len;
-    uint32_t at = place_in_open(tx, bytes);
+    uint32_t at = place_in_open(q, bytes);
 
     if (at == UINT32_MAX) {
-        tx_close_section(nic);
-        if (bytes > tx->section_limit || !open_section(nic))
+        tx_close_section(q);
+        if (bytes > buffer->section_limit || !open_section(q))
             return false;
         at = 0;
     }
-    uint8_t *section = tx->buffer + (size_t)tx->open.section * tx->section_size;
+    uint8_t *section = buffer->memory + (size_t)tx->open.section * buffer->section_size;
     if (at > tx->open.bytes) { // the message before grows to the alignment
         uint32_t length = at - tx->open.last;
         memcpy(section + tx->open.last + offsetof(struct rndis_header, length), &length,
@@ -197,10 +201,10 @@ static uint8_t *put_range(uint8_t *to, const void *data, uint32_t len)
     return to;
 }
 
-static bool put_gpa_direct(struct nic *nic, uint32_t id, uint32_t channel, uint8_t *end,
+static bool put_gpa_direct(struct nic_queue *q, uint32_t id, uint32_t channel, uint8_t *end,
                            uint32_t ranges, uint32_t reserve)
 {
-    uint8_t *start = (uint8_t *)nic->tx.scratch;
+    uint8_t *start = (uint8_t *)q->tx.scratch;
     struct packet_descriptor *d = (void *)start;
     struct gpa_direct_header extra = {.range_count = ranges};
     struct nvsp_message m = {
@@ -213,17 +217,17 @@ static bool put_gpa_direct(struct nic *nic, uint32_t id, uint32_t channel, uint8
     *d = (struct packet_descriptor){
         .type = PACKET_GPA_DIRECT, .flags = PACKET_WANTS_COMPLETION, .transaction_id = id};
     memcpy(start + sizeof(*d), &extra, sizeof(extra));
-    if (!tx_room(nic, ring_packet_bytes(header_len, sizeof(m)) + reserve))
+    if (!tx_room(q, ring_packet_bytes(header_len, sizeof(m)) + reserve))
         return false;
-    if (!ring_out_put(&nic->channel.out, d, header_len, &vec, 1))
+    if (!ring_out_put(&q->channel.out, d, header_len, &vec, 1))
         return false;
-    nic->tx.ring_packets++;
+    q->tx.ring_packets++;
     return true;
 }
 
-static uint8_t *first_range(struct nic *nic)
+static uint8_t *first_range(struct nic_queue *q)
 {
-    return (uint8_t *)nic->tx.scratch + sizeof(struct packet_descriptor) +
+    return (uint8_t *)q->tx.scratch + sizeof(struct packet_descriptor) +
            sizeof(struct gpa_direct_header);
 }
 
@@ -237,11 +241,11 @@ static uint8_t *put_page_range(uint8_t *to, uint64_t gpa, uint32_t len)
     return to + sizeof(range) + sizeof(pfn);
 }
 
-bool tx_put_control(struct nic *nic, uint32_t id, uint64_t gpa, uint32_t length)
+bool tx_put_control(struct nic_queue *q, uint32_t id, uint64_t gpa, uint32_t length)
 {
-    uint8_t *end = put_page_range(first_range(nic), gpa, length);
+    uint8_t *end = put_page_range(first_range(q), gpa, length);
 
-    return put_gpa_direct(nic, id, NVSP_CHANNEL_CONTROL, end, 1, 0);
+    return put_gpa_direct(q, id, NVSP_CHANNEL_CONTROL, end, 1, 0);
 }
 
 // True if the packet header of a frame whose pieces from `first` go by reference fits the scratch
@@ -255,9 +259,9 @@ static bool ranges_fit(const struct nic_tx *t, unsigned first)
     return bytes <= TX_PACKET_BYTES;
 }
 
-static bool send_held(struct nic *nic, const struct nic_tx *t, bool *copied)
+static bool send_held(struct nic_queue *q, const struct nic_tx *t, bool *copied)
 {
-    struct nic_tx_state *tx = &nic->tx;
+    struct nic_tx_state *tx = &q->tx;
     uint32_t id = requests_take(&tx->requests);
     unsigned i = 0;
 
@@ -273,12 +277,12 @@ static bool send_held(struct nic *nic, const struct nic_tx *t, bool *copied)
     ASSERT(ranges_fit(t, i));
     *copied = i == t->count;
     uint32_t ranges = 1 + t->count - i;
-    uint8_t *end = put_page_range(first_range(nic), tx->slots_gpa + (id - 1) * TX_SLOT_BYTES, used);
+    uint8_t *end = put_page_range(first_range(q), tx->slots_gpa + (id - 1) * TX_SLOT_BYTES, used);
     for (; i < t->count; i++)
         end = put_range(end, t->pieces[i].data, t->pieces[i].len);
-    *request_of(nic, id) = (struct tx_request){
+    *request_of(q, id) = (struct tx_request){
         .kind = *copied ? TX_COPIED : TX_HELD, .section = UINT16_MAX, .done_ctx = t->done_ctx};
-    if (put_gpa_direct(nic, id, NVSP_CHANNEL_DATA, end, ranges, TX_RING_RESERVE))
+    if (put_gpa_direct(q, id, NVSP_CHANNEL_DATA, end, ranges, TX_RING_RESERVE))
         return true;
     requests_give(&tx->requests, id);
     return false;
@@ -291,23 +295,24 @@ static void check_frame(const struct nic_tx *t)
 
 enum nic_tx_result nic_send(struct nic *nic, const struct nic_tx *t)
 {
-    struct nic_tx_state *tx = &nic->tx;
+    struct nic_queue *q = queue_here(nic);
+    struct nic_tx_state *tx = &q->tx;
     bool copied = true;
 
     check_frame(t);
-    if (nic->state != NIC_UP || nic->channel.state != CHANNEL_OPEN)
+    if (!q->up || q->channel.state != CHANNEL_OPEN)
         return NIC_TX_FULL;
     for (;;) {
-        if (t->len <= TX_COPY_MAX && send_copied(nic, t))
+        if (t->len <= TX_COPY_MAX && send_copied(q, t))
             break;
-        tx_close_section(nic); // frames stay in order
-        if (send_held(nic, t, &copied))
+        tx_close_section(q); // frames stay in order
+        if (send_held(q, t, &copied))
             break;
         tx->full++;
         tx->waiting = true;
         // Out of ids or sections: a completion will tell. Out of ring: the host has to.
-        if (tx->requests.free_count == 0 || nic->channel.out.dead ||
-            !tx_wait_room(nic, TX_PACKET_BYTES + TX_RING_RESERVE))
+        if (tx->requests.free_count == 0 || q->channel.out.dead ||
+            !tx_wait_room(q, TX_PACKET_BYTES + TX_RING_RESERVE))
             return NIC_TX_FULL;
     }
     tx->waiting = false;
@@ -318,33 +323,33 @@ enum nic_tx_result nic_send(struct nic *nic, const struct nic_tx *t)
     return copied ? NIC_TX_COPIED : NIC_TX_HELD;
 }
 
-void tx_check_ready(struct nic *nic)
+void tx_check_ready(struct nic_queue *q)
 {
-    struct nic_tx_state *tx = &nic->tx;
+    struct nic_tx_state *tx = &q->tx;
     uint32_t need = TX_PACKET_BYTES + TX_RING_RESERVE;
 
-    if (!tx->waiting || nic->state != NIC_UP || nic->channel.out.dead)
+    if (!tx->waiting || !q->up || q->channel.out.dead)
         return;
     if (tx->requests.free_count < TX_REQUESTS / 8)
         return;
-    if (!tx_room(nic, need) && !tx_wait_room(nic, need))
+    if (!tx_room(q, need) && !tx_wait_room(q, need))
         return;
     tx->waiting = false;
-    nic_client->tx_ready(nic);
+    nic_client->tx_ready(q->nic);
 }
 
-static void request_done(struct nic *nic, uint32_t id, const struct nvsp_message *m,
+static void request_done(struct nic_queue *q, uint32_t id, const struct nvsp_message *m,
                          uint32_t length)
 {
-    struct nic_tx_state *tx = &nic->tx;
-    struct tx_request request = *request_of(nic, id);
+    struct nic_tx_state *tx = &q->tx;
+    struct tx_request request = *request_of(q, id);
 
     switch (request.kind) {
     case TX_CONTROL:
-        control_packet_done(nic, id, m, length);
+        control_packet_done(q->nic, id, m, length);
         return;
     case TX_KEEPALIVE:
-        nic->control.keepalive = 0;
+        q->nic->control.keepalive = 0;
         return;
     default:
         break;
@@ -355,47 +360,47 @@ static void request_done(struct nic *nic, uint32_t id, const struct nvsp_message
     if (request.kind == TX_COPIED && request.section != UINT16_MAX)
         tx->free_sections[tx->free_section_count++] = request.section;
     if (request.kind == TX_HELD)
-        nic_client->tx_done(nic, request.done_ctx);
+        nic_client->tx_done(q->nic, request.done_ctx);
 }
 
-void tx_complete(struct nic *nic, const struct ring_packet *packet)
+void tx_complete(struct nic_queue *q, const struct ring_packet *packet)
 {
     struct nvsp_message m = {0};
     uint32_t length = min_u32(packet->payload_len, sizeof(m));
     uint64_t id = packet->transaction_id;
 
     // The open section's id is in use, but the host has not been given it yet.
-    if (id == nic->tx.open.id || !requests_give(&nic->tx.requests, id)) {
-        nic->tx.bad_completions++;
+    if (id == q->tx.open.id || !requests_give(&q->tx.requests, id)) {
+        q->tx.bad_completions++;
         return;
     }
-    ring_copy_out(&nic->channel.in, packet, packet->header_len, &m, length);
-    request_done(nic, (uint32_t)id, &m, length);
+    ring_copy_out(&q->channel.in, packet, packet->header_len, &m, length);
+    request_done(q, (uint32_t)id, &m, length);
 }
 
-static bool is_held(const struct nic *nic, uint32_t id)
+static bool is_held(const struct nic_queue *q, uint32_t id)
 {
-    return requests_used(&nic->tx.requests, id) && nic->tx.request[id].kind == TX_HELD;
+    return requests_used(&q->tx.requests, id) && q->tx.request[id].kind == TX_HELD;
 }
 
-uint32_t tx_held(const struct nic *nic)
+uint32_t tx_held(const struct nic_queue *q)
 {
     uint32_t held = 0;
 
     for (uint32_t id = 1; id <= TX_REQUESTS; id++)
-        held += is_held(nic, id);
+        held += is_held(q, id);
     return held;
 }
 
-void tx_abort(struct nic *nic)
+void tx_abort(struct nic_queue *q)
 {
     for (uint32_t id = 1; id <= TX_REQUESTS; id++) {
-        struct tx_request *request = request_of(nic, id);
+        struct tx_request *request = request_of(q, id);
 
-        if (!is_held(nic, id))
+        if (!is_held(q, id))
             continue;
         request->kind = TX_COPIED; // a late completion finds nothing to hand back
         request->section = UINT16_MAX;
-        nic_client->tx_done(nic, request->done_ctx);
+        nic_client->tx_done(q->nic, request->done_ctx);
     }
 }

@@ -875,7 +875,7 @@ static void child_test_frames_wait_with_completions(void)
     CHECK(counter("completions_blocked") > 0 && counter("tx_outstanding") == 0);
     CHECK(send(2000, 0, NULL) == NIC_TX_FULL);
     ring_out_cancel_room(
-        &client.nic->channel.out); // rx_flush() does if there is room at this moment
+        &client.nic->queue[0]->channel.out); // rx_flush() does if there is room at this moment
     host.paused = false;
     uint64_t interrupts = counter("interrupts");
     host_service();
