@@ -27,3 +27,7 @@ uint32_t core_vp_index(unsigned core);
 
 // True if any byte of [p, p+len) lies in the per-core window. Used by asserts.
 bool core_in_window(const void *p, uint64_t len);
+
+// Where a core's own copy of a PERCORE variable lies, for reading its counters while it runs: every
+// read may be of another moment. Never to be written, nor kept beyond the statement that needs it.
+const void *core_peek(unsigned core, const void *p);

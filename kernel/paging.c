@@ -27,6 +27,7 @@
 
 static uint64_t *pml4; // core 0's, whose lower half all others point to
 static uint64_t image_phys;
+static char *windows[MAX_CORES]; // each core's own pages
 static struct lock table_lock;
 
 // Of one of the linker's symbols (kernel/image.h) in the image.
@@ -140,7 +141,7 @@ static void map_image(uint64_t *root, const char *from, const char *to, uint64_t
 }
 
 // The upper half of one core's tables. Returns false if there is no memory for its window.
-static bool map_kernel(uint64_t *root)
+static bool map_kernel(uint64_t *root, unsigned core)
 {
     size_t window = window_bytes();
     char *own = page_alloc(window / PAGE_SIZE);
@@ -148,6 +149,7 @@ static bool map_kernel(uint64_t *root)
     if (!own)
         return false;
     memcpy(own, (const void *)(image_phys + image_offset(percore_start)), window);
+    windows[core] = own;
     map_image(root, kernel_start, text_end, image_phys, MAP_CODE);
     map_image(root, percore_start, percore_end, (uint64_t)own, MAP_RAM);
     map_image(root, data_start, boot_stack_guard, image_phys + image_offset(data_start), MAP_RAM);
@@ -194,7 +196,7 @@ void paging_init(const struct boot_info *info)
     pml4 = root;
     for (uint32_t i = 0; i < info->range_count; i++)
         map_ram(&info->ranges[i]);
-    if (!map_kernel(root))
+    if (!map_kernel(root, 0))
         panic("paging: no memory for core 0");
     const struct boot_framebuffer *fb = &info->framebuffer;
     if (fb->base != 0)
@@ -211,7 +213,7 @@ uint64_t paging_new_core(void)
         return 0;
     memcpy(root, pml4, PAGE_SIZE);
     root[IMAGE_SLOT] = 0;
-    if (!map_kernel(root)) {
+    if (!map_kernel(root, core_count())) {
         page_free(root, 1);
         return 0;
     }
@@ -271,6 +273,12 @@ bool paging_readable(const void *p, size_t bytes)
         if (!entry_find(root, at, &large))
             return false;
     return true;
+}
+
+const void *core_peek(unsigned core, const void *p)
+{
+    ASSERT(core < core_count() && core_in_window(p, 1));
+    return windows[core] + ((const char *)p - percore_start);
 }
 
 uint64_t virt_to_phys(const void *p)
