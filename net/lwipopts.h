@@ -20,7 +20,7 @@
 #define MEMP_MEM_MALLOC 1
 #define MEM_ALIGNMENT 16           // heap_alloc()'s
 #define PBUF_POOL_BUFSIZE 1536     // pool pbufs serve only a few control packets
-#define LWIP_SUPPORT_CUSTOM_PBUF 1 // received frames are lent to lwIP (net/netif.c)
+#define LWIP_SUPPORT_CUSTOM_PBUF 1 // received frames are lent to lwIP (net/rx.c)
 
 // Link and addresses.
 #define LWIP_ARP 1
@@ -74,7 +74,7 @@
 #define LWIP_TCP_PCB_NUM_EXT_ARGS 1 // counts retransmissions (net/stack.h)
 
 // Checksums: each interface says which are done by its NIC; a received frame that the host did not
-// vouch for is checked by lwIP (net/netif.c switches per frame).
+// vouch for is checked by lwIP (net/rx.c switches per frame).
 #define LWIP_CHECKSUM_CTRL_PER_NETIF 1
 #define LWIP_CHECKSUM_ON_COPY 0
 #define LWIP_CHKSUM_ALGORITHM 3 // the fastest of lwIP's own

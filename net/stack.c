@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The network stack of one core: starts lwIP, runs its timers from the core's loop, gives it time,
 // memory and unpredictable numbers, and starts the services. Called from the loop only, never from
-// an interrupt. Packets come and go through netif.c.
+// an interrupt. Packets come and go through rx.c and tx.c.
 #include "net/stack.h"
 
 #include <string.h>

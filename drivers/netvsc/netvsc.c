@@ -324,6 +324,7 @@ static int probe(struct vmbus_device *device)
         return -ENOMEM;
     nic->device = device;
     nic->info.name = names[index];
+    nic->info.channels = 1;
     nic->index = index;
     nics[index] = nic;
     int r = nic_up(nic);

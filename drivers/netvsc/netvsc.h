@@ -15,13 +15,25 @@ enum nic_csum { // what the host vouches for in a received frame
     NIC_CSUM_BAD = 4, // the host found a checksum wrong
 };
 
-struct nic_frame {
-    const uint8_t
-        *data;    // Ethernet header first, in the receive buffer: the host may still write it
-    uint32_t len; // bytes, validated to lie inside its section
-    uint8_t csum; // enum nic_csum
-    void *token;  // for nic_rx_release()
+struct nic_piece {
+    const void *data; // anywhere but the per-core window
+    uint32_t len;     // 1..65535
 };
+
+// A received frame. Its pieces lie in the receive buffer, validated to be inside their sections: the
+// host may still write them. More than one only for a frame that the host put together (RSC).
+struct nic_frame {
+    const struct nic_piece *pieces; // in order, Ethernet header first; gone when receive() returns
+    unsigned count;                 // 1..NIC_RX_PIECES
+    uint32_t len;                   // sum of the pieces: 14..65535
+    uint8_t csum;                   // enum nic_csum
+    uint16_t segments;              // how many frames of the wire these are; 1 unless coalesced
+    uint32_t hash;                  // RSS hash of the flow; 0: the host gave none
+    void *token;                    // for nic_rx_release()
+};
+
+// The most fragments that a host may put together (NVSP 6.1).
+#define NIC_RX_PIECES 562
 
 // Checksums that the host is asked to fill in. The TCP or UDP checksum field of the frame must hold
 // the pseudo-header sum (with the length, folded, not inverted), as for any partial checksum.
@@ -33,11 +45,6 @@ enum nic_tx_csum {
     NIC_TX_IP_HEADER = 16,
 };
 
-struct nic_piece {
-    const void *data; // anywhere but the per-core window
-    uint32_t len;     // 1..65535
-};
-
 #define NIC_TX_PIECES 30
 
 struct nic_tx {
@@ -46,7 +53,8 @@ struct nic_tx {
     uint32_t len;                   // sum of the pieces
     uint8_t csum;                   // enum nic_tx_csum; only bits that nic_info.tx_csum has
     uint16_t transport_offset;      // from the start of the frame, when csum has TCP or UDP
-    void *done_ctx;                 // passed to nic_client.tx_done when the host is finished
+    uint16_t mss; // not 0: large send, the host cuts the TCP payload into segments of so many bytes
+    void *done_ctx; // passed to nic_client.tx_done when the host is finished
 };
 
 enum nic_tx_result {
@@ -60,9 +68,13 @@ struct nic_info {
     uint16_t mtu;       // IP MTU that host and configuration agree on
     uint64_t speed_bps; // 0: unknown
     bool link_up;
-    uint8_t tx_csum;      // enum nic_tx_csum that the host offloads
-    uint32_t rx_sections; // receive sections in all
-    const char *name;     // "nic0"
+    uint8_t tx_csum;       // enum nic_tx_csum that the host offloads
+    uint8_t tx_large;      // NIC_TX_IP4, NIC_TX_IP6: large send is possible
+    uint32_t tx_large_max; // longest frame with mss set
+    bool rx_coalesced;     // the host may put received segments together
+    unsigned channels;     // cores that have one
+    uint32_t rx_sections;  // receive sections in all
+    const char *name;      // "nic0"
 };
 
 // What the stack gives to the driver. All are called on the core named.

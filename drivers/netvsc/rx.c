@@ -123,10 +123,13 @@ static bool deliver(struct nic_queue *q, struct rx_group *group, const uint8_t *
         rx->vlan++;
         return false;
     }
+    struct nic_piece piece = {message + f->offset, f->length};
     struct nic_frame frame = {
-        .data = message + f->offset,
+        .pieces = &piece,
+        .count = 1,
         .len = f->length,
         .csum = csum_flags(rx, f->csum),
+        .segments = 1,
         .token = group,
     };
     group->refs++;

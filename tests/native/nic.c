@@ -158,8 +158,9 @@ static bool receive_frame(struct nic *n)
     ssize_t got = readv(n->fd, iov, 2);
     if (got <= (ssize_t)sizeof(header))
         return false;
+    struct nic_piece piece = {section->bytes, (uint32_t)(got - (ssize_t)sizeof(header))};
     struct nic_frame frame = {
-        .data = section->bytes, .len = (uint32_t)(got - (ssize_t)sizeof(header)), .token = section};
+        .pieces = &piece, .count = 1, .len = piece.len, .segments = 1, .token = section};
     if (header.flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID))
         frame.csum = NIC_CSUM_L4_OK | NIC_CSUM_IP_OK;
     section->used = true;
@@ -223,6 +224,7 @@ static void start(unsigned number, const struct nic_client *client)
                                 .link_up = true,
                                 .tx_csum = native_options.offload ? NIC_TX_IP4 | NIC_TX_TCP : 0,
                                 .rx_sections = SECTIONS,
+                                .channels = 1,
                                 .name = names[number]};
     n->poller = (struct poller){.name = names[number], .poll = nic_poll, .ctx = n};
     loop_add(&n->poller);

@@ -82,7 +82,8 @@ static void on_receive(struct nic *nic, const struct nic_frame *frame)
 {
     client.last = *frame;
     CHECK(frame->len <= sizeof(client.bytes));
-    memcpy(client.bytes, frame->data, frame->len);
+    CHECK(frame->count == 1 && frame->pieces[0].len == frame->len);
+    memcpy(client.bytes, frame->pieces[0].data, frame->len);
     if (client.copy && nic_rx_scarce(nic)) {
         nic_rx_release(nic, frame->token);
         return;
