@@ -29,7 +29,8 @@ enum apic_register { // xAPIC offsets; the x2APIC MSR is X2APIC_MSR + offset / 1
 #define LVT_MASKED 0x10000
 #define LVT_NMI 0x400
 #define ICR_PENDING 0x1000
-#define ICR_NMI 0x4400 // level: assert, as in all of these
+#define ICR_FIXED 0x4000 // level: assert, as in all of these
+#define ICR_NMI 0x4400
 #define ICR_INIT 0x4500
 #define ICR_STARTUP 0x4600
 #define ICR_ALL_OTHERS 0xc0000
@@ -116,6 +117,11 @@ void apic_send_init(uint32_t id)
 void apic_send_startup(uint32_t id, uint8_t page)
 {
     send(id, ICR_STARTUP | page);
+}
+
+void apic_send_wake(uint32_t id)
+{
+    send(id, ICR_FIXED | VECTOR_WAKE);
 }
 
 void apic_send_nmi_to_others(void)

@@ -133,10 +133,14 @@ static void write_memory(void)
 
 static void write_cores(void)
 {
-    for (unsigned i = 0; i < core_count(); i++)
-        stats_print("%s\"%u\":{\"vp_index\":%u,\"turns\":%llu,\"halts\":%llu}", i ? "," : "{", i,
-                    cores[i].vp_index, (unsigned long long)cores[i].turns,
-                    (unsigned long long)cores[i].halts);
+    for (unsigned i = 0; i < core_count(); i++) {
+        const struct core *c = &cores[i];
+        stats_print("%s\"%u\":{\"vp_index\":%u,\"turns\":%llu,\"halts\":%llu,\"messages\":%llu,"
+                    "\"messages_refused\":%llu,\"wakes\":%llu}",
+                    i ? "," : "{", i, c->vp_index, (unsigned long long)c->turns,
+                    (unsigned long long)c->halts, (unsigned long long)c->messages,
+                    (unsigned long long)c->messages_refused, (unsigned long long)c->wakes);
+    }
     stats_print("}");
 }
 

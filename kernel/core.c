@@ -76,6 +76,7 @@ static _Noreturn void core_main(void)
     random_init_core();
     platform_init_core();
     vmbus_start_core();
+    messages_start_core();
     core_describe();
     loop_run();
 }
@@ -140,12 +141,19 @@ static bool core_start(uint32_t id, uint64_t low)
     return true;
 }
 
+static void on_wake(void)
+{
+    // That it ended a halt is all.
+}
+
 void cores_start(const struct boot_info *info)
 {
     const struct acpi_cpu *cpus;
     unsigned total = acpi_cpus(&cpus);
     uint64_t low = find_low_pages(info);
 
+    irq_set(VECTOR_WAKE, on_wake, true);
+    messages_start_core();
     if (total > 1 && low == 0)
         log_error("cores: no free memory below 1 MiB, using one core of %u", total);
     if (total > 1 && low != 0) {
@@ -157,5 +165,6 @@ void cores_start(const struct boot_info *info)
     }
     if (total > MAX_CORES)
         log_warn("cores: using %u of %u", count, total);
+    messages_start();
     log_info("cores: %u running", count);
 }

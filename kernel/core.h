@@ -12,8 +12,8 @@
 
 #ifdef DUNLIN_KERNEL
 #define PERCORE __attribute__((section(".percore")))
-#else
-#define PERCORE // unit tests on Linux have one core
+#elif !defined(PERCORE) // unit tests on Linux that need more than one core define it
+#define PERCORE
 #endif
 
 // How many cores run, 1..MAX_CORES. Constant once cores_start() has returned.

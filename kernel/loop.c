@@ -63,6 +63,7 @@ static void halt_if_idle(struct core *self)
         interrupts_on_and_halt();
     }
     interrupts_on();
+    messages_awake();
 }
 
 _Noreturn void loop_run(void)

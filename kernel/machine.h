@@ -60,6 +60,7 @@ void apic_init_core(void); // each core
 uint32_t apic_id(void);
 void apic_send_init(uint32_t id);
 void apic_send_startup(uint32_t id, uint8_t page);
+void apic_send_wake(uint32_t id); // VECTOR_WAKE
 void apic_send_nmi_to_others(void);
 bool ioapic_route(unsigned isa_irq, uint8_t vector); // to core 0
 void ioapic_mask(unsigned isa_irq);
@@ -67,12 +68,18 @@ void ioapic_mask(unsigned isa_irq);
 // core.c ------------------------------------------------------------------------------------------
 struct core { // one cache line and more per core; only what other cores may touch
     uint32_t apic_id, vp_index;
-    uint64_t turns, halts; // of the loop
     volatile bool running;
+    uint64_t turns, halts;                      // of the loop
+    uint64_t messages, messages_refused, wakes; // sent by it; interrupts to wake others
 } __attribute__((aligned(64)));
 extern struct core cores[MAX_CORES];
 void core_describe(void);                       // the calling core: its entry in the table
 void cores_start(const struct boot_info *info); // all others, into their loop
+
+// message.c ---------------------------------------------------------------------------------------
+void messages_start_core(void); // each core, before its loop
+void messages_start(void);      // core 0, when all cores are known
+void messages_awake(void);      // the loop is not going to halt, or has halted
 
 // loop.c, fiber.c ---------------------------------------------------------------------------------
 bool fibers_run(void);          // ready ones, once each; true if any ran

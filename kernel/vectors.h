@@ -14,6 +14,7 @@ enum vector {
     VECTOR_TIMER = 0x41,
     VECTOR_SERIAL = 0x42,
     VECTOR_ACPI = 0x43,
+    VECTOR_WAKE = 0x44, // another core has a message
     VECTOR_SPURIOUS = 0xff,
 };
 
