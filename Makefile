@@ -12,7 +12,7 @@ SUBMAKE = $(MAKE) --no-print-directory
 HV_RUN = tools/hv run --efi build/BOOTX64.EFI --vcpus $(VCPUS) --memory $(MEMORY) \
 	--forward $(PORT):5201 $(if $(filter-out 0,$(HEADLESS)),--headless)
 C_FILES = $(shell git ls-files 'boot/*.[ch]' 'kernel/*.[ch]' 'drivers/*.[ch]' 'net/*.[ch]' \
-	'tests/*.[ch]')
+	'tests/*.[ch]' 'tools/bench/*.c')
 
 .DEFAULT_GOAL := help
 .PHONY: help run test image bench debug format lint lint-sources clean

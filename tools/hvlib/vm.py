@@ -19,6 +19,7 @@ from .esp import make_esp
 from .sockets import ConsoleWriter, EventWatch, Qmp
 
 HOST = BUILD / "host" / "qemu-system-x86_64"
+INSN_COUNT = BUILD / "host" / "insn-count.so"
 OVMF = Path("/usr/share/OVMF")
 RUN = BUILD / "run"
 READY = r"dunlin: ready: .*"
@@ -92,6 +93,8 @@ class Spec:  # pylint: disable=too-many-instance-attributes
     allow_reboot: bool = False
     netns: str = None  # run in this network namespace (needs root)
     detached: bool = False  # outlive the process that started it
+    count: bool = False  # count instructions, see hvlib.counting
+    marks: list = dataclasses.field(default_factory=list)  # addresses to note when counting
     extra: list = dataclasses.field(default_factory=list)  # more arguments for the host
 
 
@@ -174,6 +177,9 @@ def command_line(spec, folder):
         command += ["-no-reboot"]
     if spec.gdb:
         command += ["-S", "-gdb", f"tcp:127.0.0.1:{spec.gdb}"]
+    if spec.count:
+        marks = "".join(f",mark={address:#x}" for address in spec.marks)
+        command += ["-plugin", f"{INSN_COUNT},counters=instructions{marks}"]
     return [str(c) for c in command + list(spec.extra)]
 
 

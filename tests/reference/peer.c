@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The echo and discard services of the Linux reference guest, for the benchmark: as fast as an
+// ordinary program gets. One thread for each processor, each with its own sockets (SO_REUSEPORT) and
+// its own epoll; many datagrams a system call; what is discarded is not even copied.
+//
+//     peer          TCP port 7: echo; TCP and UDP port 9: discard; until it is killed
+//     peer stats    what the running one has counted so far, as one line of JSON
+#define _GNU_SOURCE
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/epoll.h>
+#include <sys/mman.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define COUNTERS "/run/peer"
+#define MAX_THREADS 64
+#define ECHO_PORT 7
+#define DISCARD_PORT 9
+#define EVENTS 256
+#define DATAGRAMS 64
+#define BUFFER_BYTES 65536
+#define DISCARD_BYTES (1 << 20)
+
+// One thread's, in lines of its own.
+struct __attribute__((aligned(128))) counters {
+    uint64_t datagrams, datagram_bytes, discarded_bytes, echoed_bytes;
+};
+
+enum kind { ECHO_LISTENER, DISCARD_LISTENER, DATAGRAM, ECHO, DISCARD };
+
+static struct counters *counters;
+
+static void fail(const char *what)
+{
+    perror(what);
+    exit(1);
+}
+
+static struct counters *map_counters(int flags)
+{
+    int fd = open(COUNTERS, flags, 0644);
+    if (fd < 0 || (flags != O_RDONLY && ftruncate(fd, MAX_THREADS * sizeof(struct counters)) < 0))
+        fail(COUNTERS);
+    int access = flags == O_RDONLY ? PROT_READ : PROT_READ | PROT_WRITE;
+    void *map = mmap(NULL, MAX_THREADS * sizeof(struct counters), access, MAP_SHARED, fd, 0);
+    if (map == MAP_FAILED)
+        fail("mmap");
+    close(fd);
+    return map;
+}
+
+static int print_stats(void)
+{
+    const volatile struct counters *c = map_counters(O_RDONLY);
+    struct counters sum = {0};
+    for (unsigned i = 0; i < MAX_THREADS; i++) {
+        sum.datagrams += c[i].datagrams;
+        sum.datagram_bytes += c[i].datagram_bytes;
+        sum.discarded_bytes += c[i].discarded_bytes;
+        sum.echoed_bytes += c[i].echoed_bytes;
+    }
+    printf("{\"datagrams\":%lu,\"datagram_bytes\":%lu,\"discarded_bytes\":%lu,"
+           "\"echoed_bytes\":%lu}\n",
+           sum.datagrams, sum.datagram_bytes, sum.discarded_bytes, sum.echoed_bytes);
+    return 0;
+}
+
+// The kind rides beside the descriptor in the epoll event.
+static void watch(int epoll, int fd, enum kind kind)
+{
+    struct epoll_event event = {.events = EPOLLIN, .data.u64 = (uint64_t)kind << 32 | (uint32_t)fd};
+    if (epoll_ctl(epoll, EPOLL_CTL_ADD, fd, &event) < 0)
+        fail("epoll_ctl");
+}
+
+static void open_port(int epoll, int type, uint16_t port, enum kind kind)
+{
+    static const int on = 1, off = 0;
+    int fd = socket(AF_INET6, type | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        fail("socket");
+    setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+    setsockopt(fd, SOL_SOCKET, SO_REUSEPORT, &on, sizeof(on));
+    setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
+    if (type == SOCK_DGRAM) {
+        int bytes = 8 << 20;
+        setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &bytes, sizeof(bytes));
+    }
+    struct sockaddr_in6 any = {.sin6_family = AF_INET6, .sin6_port = htons(port)};
+    if (bind(fd, (struct sockaddr *)&any, sizeof(any)) < 0)
+        fail("bind");
+    if (type == SOCK_STREAM && listen(fd, 1024) < 0)
+        fail("listen");
+    watch(epoll, fd, kind);
+}
+
+static void accept_all(int epoll, int listener, enum kind kind)
+{
+    static const int on = 1;
+    int fd;
+    while ((fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC)) >= 0) {
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof(on));
+        watch(epoll, fd, kind);
+    }
+}
+
+static void take_datagrams(int fd, struct counters *mine)
+{
+    static __thread char buffers[DATAGRAMS][2048];
+    static __thread struct iovec pieces[DATAGRAMS];
+    static __thread struct mmsghdr messages[DATAGRAMS];
+    if (!messages[0].msg_hdr.msg_iov) {
+        for (unsigned i = 0; i < DATAGRAMS; i++) {
+            pieces[i] = (struct iovec){buffers[i], sizeof(buffers[i])};
+            messages[i].msg_hdr = (struct msghdr){.msg_iov = &pieces[i], .msg_iovlen = 1};
+        }
+    }
+    int got;
+    do {
+        got = recvmmsg(fd, messages, DATAGRAMS, 0, NULL);
+        for (int i = 0; i < got; i++)
+            mine->datagram_bytes += messages[i].msg_len;
+        mine->datagrams += got > 0 ? (uint64_t)got : 0;
+    } while (got == DATAGRAMS);
+}
+
+// What was read is written back at once; a peer that does not read is waited for, as these are the
+// benchmark's own clients.
+static void echo(int fd, struct counters *mine)
+{
+    static __thread char buffer[BUFFER_BYTES];
+    ssize_t got = read(fd, buffer, sizeof(buffer));
+    if (got <= 0) {
+        if (got == 0 || errno != EAGAIN)
+            close(fd);
+        return;
+    }
+    for (ssize_t done = 0; done < got;) {
+        ssize_t put = write(fd, buffer + done, (size_t)(got - done));
+        if (put < 0 && errno != EAGAIN) {
+            close(fd);
+            return;
+        }
+        if (put < 0)
+            sched_yield();
+        else
+            done += put;
+    }
+    mine->echoed_bytes += (uint64_t)got;
+}
+
+static void discard(int fd, struct counters *mine)
+{
+    ssize_t got = recv(fd, NULL, DISCARD_BYTES, MSG_TRUNC); // TCP: skips, copies nothing
+    if (got > 0)
+        mine->discarded_bytes += (uint64_t)got;
+    else if (got == 0 || errno != EAGAIN)
+        close(fd);
+}
+
+static void *serve(void *argument)
+{
+    unsigned number = (unsigned)(uintptr_t)argument;
+    struct counters *mine = &counters[number];
+    cpu_set_t cpus;
+    CPU_ZERO(&cpus);
+    CPU_SET(number, &cpus);
+    sched_setaffinity(0, sizeof(cpus), &cpus);
+    int epoll = epoll_create1(EPOLL_CLOEXEC);
+    if (epoll < 0)
+        fail("epoll_create1");
+    open_port(epoll, SOCK_STREAM, ECHO_PORT, ECHO_LISTENER);
+    open_port(epoll, SOCK_STREAM, DISCARD_PORT, DISCARD_LISTENER);
+    open_port(epoll, SOCK_DGRAM, DISCARD_PORT, DATAGRAM);
+    struct epoll_event events[EVENTS];
+    for (;;) {
+        int count = epoll_wait(epoll, events, EVENTS, -1);
+        for (int i = 0; i < count; i++) {
+            int fd = (int)(uint32_t)events[i].data.u64;
+            switch ((enum kind)(events[i].data.u64 >> 32)) {
+            case ECHO_LISTENER:
+                accept_all(epoll, fd, ECHO);
+                break;
+            case DISCARD_LISTENER:
+                accept_all(epoll, fd, DISCARD);
+                break;
+            case DATAGRAM:
+                take_datagrams(fd, mine);
+                break;
+            case ECHO:
+                echo(fd, mine);
+                break;
+            case DISCARD:
+                discard(fd, mine);
+                break;
+            }
+        }
+    }
+    return NULL;
+}
+
+int main(int argc, char **argv)
+{
+    if (argc > 1 && !strcmp(argv[1], "stats"))
+        return print_stats();
+    counters = map_counters(O_RDWR | O_CREAT | O_TRUNC);
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+    if (processors > MAX_THREADS)
+        processors = MAX_THREADS;
+    for (long i = 1; i < processors; i++) {
+        pthread_t thread;
+        if (pthread_create(&thread, NULL, serve, (void *)(uintptr_t)i))
+            fail("pthread_create");
+    }
+    serve(NULL);
+}
