@@ -50,7 +50,7 @@ static int memory_alloc(struct nic *nic)
     nic->receive.memory = shared_alloc(nic->receive.pages);
     nic->send.memory = shared_alloc(nic->send.pages);
     nic->control.page = shared_alloc(1);
-    if (!nic->receive.memory || !nic->send.memory || !nic->control.page || !queue_new(nic, 0)) {
+    if (!nic->receive.memory || !nic->send.memory || !nic->control.page || !queue_new(nic)) {
         memory_free(nic);
         return -ENOMEM;
     }
@@ -326,6 +326,7 @@ static int probe(struct vmbus_device *device)
     nic->info.name = names[index];
     nic->info.channels = 1;
     nic->index = index;
+    rss_init(nic);
     nics[index] = nic;
     int r = nic_up(nic);
     if (r) {

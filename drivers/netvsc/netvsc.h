@@ -120,3 +120,26 @@ enum nic_tx_result nic_send(struct nic *nic, const struct nic_tx *tx);
 
 // Publishes and signals what is queued, at most one signal.
 void nic_flush(struct nic *nic);
+
+// A flow as its packets arrive: the source is the remote side. Addresses and ports as on the wire;
+// IPv4 uses the first four bytes of an address. protocol is that of the IP header, or 0 for what has no
+// ports to hash: fragments (the first one, too).
+struct nic_flow {
+    bool ip6;
+    uint8_t protocol;
+    uint8_t src[16], dst[16];
+    uint16_t src_port, dst_port; // network byte order
+};
+
+#define NIC_TABLE_SIZE 128
+
+// The RSS hash of a flow, as the host computes it, and the core that a frame with this hash is delivered
+// to: entry hash % NIC_TABLE_SIZE of the table. What the host does not hash (hash 0, not IP) comes on
+// core 0. Any core.
+uint32_t nic_flow_hash(const struct nic *nic, const struct nic_flow *flow);
+unsigned nic_flow_core(const struct nic *nic, uint32_t hash);
+
+// Sets the table: a core (below nic_info.channels) for each entry. Asks the host, so only from a fiber
+// of core 0; frames that are under way still arrive by the old table. 0, or a negative errno with the
+// old table in force: -EINVAL, -ENODEV (the NIC goes), -EOPNOTSUPP (refused), -ETIMEDOUT.
+int nic_set_table(struct nic *nic, const uint8_t core_of[NIC_TABLE_SIZE]);

@@ -9,6 +9,7 @@
 #include "drivers/netvsc/netvsc.h"
 #include "drivers/netvsc/nvsp.h"
 #include "drivers/netvsc/rndis.h"
+#include "drivers/netvsc/toeplitz.h"
 #include "drivers/vmbus/channel.h"
 #include "drivers/vmbus/device.h"
 #include "drivers/vmbus/gpadl.h"
@@ -131,15 +132,22 @@ struct nic_control {
     uint64_t unexpected, keepalives, indications;
 };
 
+struct nic_rss {
+    struct toeplitz hash;
+    uint8_t key[TOEPLITZ_KEY];
+    uint32_t types; // RSS_HASH_*: what the host hashes
+    uint8_t core_of[NIC_TABLE_SIZE];
+};
+
 // What is one per NIC. The first part is read by every core on its packet path and written by core 0
 // only while no frames flow (but for what the host says of the link); the rest is core 0's.
 struct nic {
     struct nic_info info;
     struct receive_buffer receive;
     struct send_buffer send;
+    struct nic_rss rss;
     unsigned queue_count;
-    struct nic_queue *queue[MAX_CORES];   // by channel
-    struct nic_queue *by_core[MAX_CORES]; // NULL: that core has no channel
+    struct nic_queue *queue[MAX_CORES]; // by channel and core: channel i is core i's
 
     struct vmbus_device *device __attribute__((aligned(64)));
     bool leaked;    // the host may still use memory of this NIC: never free it
@@ -155,7 +163,7 @@ extern const struct nic_client *nic_client;
 // The calling core's queue; it has one, or it has not been told of the NIC.
 static inline struct nic_queue *queue_here(const struct nic *nic)
 {
-    return nic->by_core[core_id()];
+    return nic->queue[core_id()];
 }
 
 // control.c: questions to the host, from the device's fiber. 0 or a negative errno.
@@ -183,10 +191,13 @@ int nvsp_check_receive_buffer(const struct nvsp_message *m, uint32_t length, uin
 int nvsp_check_send_buffer(const struct nvsp_message *m, uint32_t length);
 
 // queue.c: the memory of a queue, from core 0's fiber; the last one is freed first.
-struct nic_queue *queue_new(struct nic *nic, unsigned core); // NULL: no memory
+struct nic_queue *queue_new(struct nic *nic); // NULL: no memory
 void queue_free(struct nic *nic);
 int queue_open(struct nic_queue *q,
                struct vmbus_device *device); // its channel; 0 or negative errno
+
+// rss.c
+void rss_init(struct nic *nic); // a key of its own
 
 // stats.c: one NIC's part of the console's `stats`.
 void nic_write_stats(const struct nic *nic);

@@ -75,7 +75,7 @@ static void handler_flush(void *ctx)
 
 static const struct channel_ops handler = {.poll = handler_poll, .flush = handler_flush};
 
-struct nic_queue *queue_new(struct nic *nic, unsigned core)
+struct nic_queue *queue_new(struct nic *nic)
 {
     struct nic_queue *q = page_alloc(QUEUE_PAGES);
 
@@ -91,7 +91,6 @@ struct nic_queue *queue_new(struct nic *nic, unsigned core)
     q->tx.slots_gpa = virt_to_phys(q->tx.slots);
     requests_init(&q->tx.requests, TX_REQUESTS);
     nic->queue[nic->queue_count++] = q;
-    nic->by_core[core] = q;
     return q;
 }
 

@@ -35,6 +35,14 @@ enum rndis_oid {
     OID_OFFLOAD_CAPABILITIES = 0xfc01020d,
 };
 
+#define RSS_HASH_TOEPLITZ 0x1u
+#define RSS_HASH_IP4 0x100u
+#define RSS_HASH_TCP4 0x200u
+#define RSS_HASH_IP6 0x400u
+#define RSS_HASH_TCP6 0x1000u
+#define RSS_HASH_UDP4 0x4000u
+#define RSS_HASH_UDP6 0x8000u
+
 // Directed, all multicast, broadcast.
 #define RNDIS_FILTER_UP 0x0du
 

@@ -18,6 +18,7 @@
 #include "kernel/log.h"
 #include "kernel/loop.h"
 #include "kernel/panic.h"
+#include "kernel/random.h"
 #include "kernel/time.h"
 
 #define FIBERS 64
@@ -108,6 +109,12 @@ unsigned core_id(void)
 uint32_t core_vp_index(unsigned core)
 {
     return core + 5; // not the core's number
+}
+
+void random_bytes(void *out, size_t len)
+{
+    for (uint8_t *at = out; len--; at++)
+        *at = (uint8_t)rand();
 }
 
 // Log and panic.

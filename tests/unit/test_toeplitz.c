@@ -1,15 +1,18 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The emulated host's Toeplitz hash against the vectors that Microsoft publishes for checking
-// implementations of receive side scaling ("Verifying the RSS Hash Calculation").
+// The emulated host's Toeplitz hash and the driver's, against the vectors that Microsoft publishes for
+// checking implementations of receive side scaling ("Verifying the RSS Hash Calculation"), and against
+// each other.
 #include <arpa/inet.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include <cmocka.h>
 
+#include "drivers/netvsc/toeplitz.h"
 #include "tools/hyperv-host/overlay/hw/hyperv/hv-net-toeplitz.h"
 
 static const uint8_t key[TOEPLITZ_KEY_BYTES] = {
@@ -40,7 +43,10 @@ static const struct vector {
 
 static void published_vectors(void **state)
 {
+    struct toeplitz ours;
+
     (void)state;
+    toeplitz_prepare(&ours, key);
     for (size_t i = 0; i < sizeof(vectors) / sizeof(vectors[0]); i++) {
         const struct vector *v = &vectors[i];
         size_t bytes = v->family == AF_INET ? 4 : 16;
@@ -52,12 +58,34 @@ static void published_vectors(void **state)
         memcpy(input + 2 * bytes, ports, sizeof(ports));
         assert_int_equal(toeplitz_hash(key, input, 2 * bytes), v->addresses);
         assert_int_equal(toeplitz_hash(key, input, 2 * bytes + 4), v->tuple);
+        assert_int_equal(toeplitz(&ours, input, 2 * (unsigned)bytes), v->addresses);
+        assert_int_equal(toeplitz(&ours, input, 2 * (unsigned)bytes + 4), v->tuple);
+    }
+}
+
+static void any_key(void **state)
+{
+    uint8_t random_key[TOEPLITZ_KEY_BYTES], input[36];
+    struct toeplitz ours;
+
+    (void)state;
+    srand(3);
+    for (unsigned round = 0; round < 2000; round++) {
+        for (unsigned i = 0; i < sizeof(random_key); i++)
+            random_key[i] = (uint8_t)rand();
+        for (unsigned i = 0; i < sizeof(input); i++)
+            input[i] = (uint8_t)rand();
+        toeplitz_prepare(&ours, random_key);
+        for (unsigned bytes = 0; bytes <= sizeof(input); bytes += 4)
+            assert_int_equal(toeplitz(&ours, input, bytes),
+                             toeplitz_hash(random_key, input, bytes));
     }
 }
 
 int main(void)
 {
-    const struct CMUnitTest tests[] = {cmocka_unit_test(published_vectors)};
+    const struct CMUnitTest tests[] = {cmocka_unit_test(published_vectors),
+                                       cmocka_unit_test(any_key)};
 
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
