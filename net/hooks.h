@@ -22,8 +22,7 @@ u32_t *net_tcp_segment_out(const struct pbuf *p, const struct tcp_hdr *header,
 
 // Called for each segment that arrives, before lwIP takes it; its header is in host order, p begins
 // behind it. ERR_OK, or lwIP drops it.
-err_t net_tcp_segment_in(const struct tcp_pcb *pcb, const struct tcp_hdr *header,
-                         const struct pbuf *p);
+err_t net_tcp_segment_in(struct tcp_pcb *pcb, const struct tcp_hdr *header, const struct pbuf *p);
 #define LWIP_HOOK_TCP_INPACKET_PCB(pcb, header, optlen, opt1len, opt2, p)                          \
     net_tcp_segment_in(pcb, header, p)
 

@@ -9,14 +9,21 @@
 #include "drivers/netvsc/netvsc.h"
 #include "lwip/netif.h"
 #include "lwip/pbuf.h"
+#include "lwip/tcp.h"
 
 // Frames that wait for room in the NIC's ring. When all are used TCP keeps its segments itself.
 #define TX_QUEUE 256
 
+struct tcp_hdr;
+
+struct tx_offload { // as in struct nic_tx
+    uint8_t csum;
+    uint16_t transport_offset, mss;
+};
+
 struct tx_entry {
     struct pbuf *p; // one reference
-    uint8_t csum;
-    uint16_t transport_offset;
+    struct tx_offload offload;
 };
 
 struct interface {
@@ -28,8 +35,10 @@ struct interface {
     unsigned queue_first, queue_count;
     struct tx_entry queue[TX_QUEUE];
 
-    uint64_t rx_frames, rx_bytes, rx_copied, rx_bad_checksum, rx_bad_length, rx_no_memory;
+    uint64_t rx_frames, rx_segments, rx_bytes, rx_copied, rx_bad_checksum, rx_bad_length,
+        rx_no_memory;
     uint64_t tx_frames, tx_bytes, tx_held, tx_queued, tx_refused, tx_coalesced, tx_no_memory;
+    uint64_t tx_large, tx_too_long;
     unsigned rx_on_loan, tx_in_flight;
 };
 
@@ -39,11 +48,21 @@ void interface_batch_end(struct nic *nic);
 // Has lwIP check what `csum` (enum nic_csum) does not vouch for.
 void interface_select_checks(struct interface *interface, uint8_t csum);
 
+// How many frames of the wire the frame stands for that lwIP is looking at.
+unsigned interface_arriving_segments(void);
+
 // tx.c: nic_client.tx_done and .tx_ready.
 void interface_tx_done(struct nic *nic, void *done_ctx);
 void interface_tx_ready(struct nic *nic);
 // lwIP's way out (netif->linkoutput): one Ethernet frame. ERR_MEM: not taken, and TCP is told to go on
 // when there is room.
 err_t interface_transmit(struct netif *netif, struct pbuf *p);
+// lwIP's way to the neighbour (netif->output).
+err_t interface_output(struct netif *netif, struct pbuf *p, const ip4_addr_t *address);
+// To be called where lwIP has built a TCP segment of `length` bytes with its header, which is about to
+// go out: one that is longer than pcb->mss will be cut by the NIC.
+void interface_tcp_out(const struct tcp_pcb *pcb, const struct tcp_hdr *header, uint32_t length);
+// The longest IP packet with a TCP segment larger than the MSS that the NIC cuts; 0: it cuts none.
+uint32_t interface_large_max(const struct netif *netif, bool ip6);
 // Forgets the frames that wait for room.
 void interface_drop_queue(struct interface *interface);

@@ -42,7 +42,7 @@ static err_t netif_setup(struct netif *netif)
     netif->hwaddr_len = sizeof(info->mac);
     memcpy(netif->hwaddr, info->mac, sizeof(info->mac));
     netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET;
-    netif->output = etharp_output;
+    netif->output = interface_output;
     netif->linkoutput = interface_transmit;
     interface->checksums = NETIF_CHECKSUM_GEN_IP | NETIF_CHECKSUM_GEN_UDP | NETIF_CHECKSUM_GEN_ICMP;
     if ((info->tx_csum & (NIC_TX_IP4 | NIC_TX_TCP)) != (NIC_TX_IP4 | NIC_TX_TCP))
@@ -134,21 +134,23 @@ static void write_stats(void)
 {
     stats_print("{");
     for (const struct interface *i = interfaces; i; i = i->next) {
-        stats_print("%s\"%s\":{\"rx_frames\":%llu,\"rx_bytes\":%llu,\"rx_copied\":%llu,"
+        stats_print("%s\"%s\":{\"rx_frames\":%llu,\"rx_segments\":%llu,\"rx_bytes\":%llu,\"rx_"
+                    "copied\":%llu,"
                     "\"rx_on_loan\":%u,\"rx_bad_checksum\":%llu,\"rx_bad_length\":%llu,"
                     "\"rx_no_memory\":%llu,",
                     i == interfaces ? "" : ",", nic_info(i->nic)->name,
-                    (unsigned long long)i->rx_frames, (unsigned long long)i->rx_bytes,
-                    (unsigned long long)i->rx_copied, i->rx_on_loan,
-                    (unsigned long long)i->rx_bad_checksum, (unsigned long long)i->rx_bad_length,
-                    (unsigned long long)i->rx_no_memory);
+                    (unsigned long long)i->rx_frames, (unsigned long long)i->rx_segments,
+                    (unsigned long long)i->rx_bytes, (unsigned long long)i->rx_copied,
+                    i->rx_on_loan, (unsigned long long)i->rx_bad_checksum,
+                    (unsigned long long)i->rx_bad_length, (unsigned long long)i->rx_no_memory);
         stats_print("\"tx_frames\":%llu,\"tx_bytes\":%llu,\"tx_held\":%llu,\"tx_in_flight\":%u,"
                     "\"tx_queued\":%llu,\"tx_refused\":%llu,\"tx_coalesced\":%llu,"
-                    "\"tx_no_memory\":%llu}",
+                    "\"tx_no_memory\":%llu,\"tx_large\":%llu,\"tx_too_long\":%llu}",
                     (unsigned long long)i->tx_frames, (unsigned long long)i->tx_bytes,
                     (unsigned long long)i->tx_held, i->tx_in_flight,
                     (unsigned long long)i->tx_queued, (unsigned long long)i->tx_refused,
-                    (unsigned long long)i->tx_coalesced, (unsigned long long)i->tx_no_memory);
+                    (unsigned long long)i->tx_coalesced, (unsigned long long)i->tx_no_memory,
+                    (unsigned long long)i->tx_large, (unsigned long long)i->tx_too_long);
     }
     stats_print("}");
 }

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernel/alloc.h"
+#include "kernel/core.h"
 #include "lwip/prot/ethernet.h"
 #include "net/interface.h"
 #include "net/stack.h"
@@ -14,69 +15,113 @@
 // Up to this length a frame is copied whole: cheaper than lending, and its section is free at once.
 #define COPY_BYTES 256
 
-// A received frame on loan. `head` holds its headers, `body` refers to the rest; they are chained
-// and freed one by one. The receive buffer's token goes back with the body.
-struct rx_frame {
-    struct pbuf_custom head;
-    struct pbuf_custom body;
-    struct interface *interface;
-    void *token;
-    unsigned parts; // of the two pbufs, how many live
-    uint8_t header[HEADER_BYTES];
+// Frames are copied out of the receive buffer into pbufs of at most so many bytes.
+#define COPY_PIECE 8192
+
+struct rx_part { // a stretch of a received frame
+    struct pbuf_custom pbuf;
+    struct rx_loan *loan;
 };
 
-static void rx_part_freed(struct rx_frame *frame)
+// A received frame on loan: its first part is `header`, the others refer to the receive buffer. lwIP
+// frees them one by one; the token goes back with the last.
+struct rx_loan {
+    struct interface *interface;
+    void *token;
+    unsigned live; // parts that are not free yet
+    uint8_t header[HEADER_BYTES];
+    struct rx_part parts[];
+};
+
+static PERCORE unsigned arriving; // frames of the wire in what lwIP is being given
+
+unsigned interface_arriving_segments(void)
 {
-    if (--frame->parts == 0)
-        heap_free(frame);
+    return arriving;
 }
 
-static void rx_head_freed(struct pbuf *p)
+static void rx_part_freed(struct pbuf *p)
 {
-    rx_part_freed((struct rx_frame *)((char *)p - offsetof(struct rx_frame, head)));
-}
-
-static void rx_body_freed(struct pbuf *p)
-{
-    struct rx_frame *frame = (struct rx_frame *)((char *)p - offsetof(struct rx_frame, body));
-    frame->interface->rx_on_loan--;
-    nic_rx_release(frame->interface->nic, frame->token);
-    rx_part_freed(frame);
+    struct rx_loan *loan = ((struct rx_part *)p)->loan;
+    if (--loan->live)
+        return;
+    loan->interface->rx_on_loan--;
+    nic_rx_release(loan->interface->nic, loan->token);
+    heap_free(loan);
 }
 
 // The frame in memory of its own; its section is given back by the caller. NULL: no memory.
 static struct pbuf *rx_copy(struct interface *interface, const struct nic_frame *in)
 {
-    struct pbuf *p = pbuf_alloc(PBUF_RAW, (u16_t)in->len, PBUF_RAM);
-    if (p) {
-        memcpy(p->payload, in->pieces[0].data, in->len);
-        interface->rx_copied++;
+    struct pbuf *all = NULL;
+    for (uint32_t left = in->len; left;) {
+        u16_t len = (u16_t)LWIP_MIN(left, COPY_PIECE);
+        struct pbuf *p = pbuf_alloc(PBUF_RAW, len, PBUF_RAM);
+        if (!p) {
+            if (all)
+                pbuf_free(all);
+            return NULL;
+        }
+        left -= len;
+        if (all)
+            pbuf_cat(all, p);
+        else
+            all = p;
     }
-    return p;
+    u16_t at = 0;
+    for (unsigned i = 0; i < in->count; i++) {
+        pbuf_take_at(all, in->pieces[i].data, (u16_t)in->pieces[i].len, at);
+        at = (u16_t)(at + in->pieces[i].len);
+    }
+    interface->rx_copied++;
+    return all;
+}
+
+// The last `len` bytes of a frame that has `left` bytes to its end.
+static void rx_part_init(struct rx_loan *loan, struct rx_part *part, const void *data, uint32_t len,
+                         uint32_t left)
+{
+    // lwIP does not write a received payload, so the receive buffer need not be const to it.
+    part->pbuf.pbuf = (struct pbuf){.next = len < left ? &(part + 1)->pbuf.pbuf : NULL,
+                                    .payload = (void *)(uintptr_t)data,
+                                    .tot_len = (u16_t)left,
+                                    .len = (u16_t)len,
+                                    .type_internal = PBUF_REF,
+                                    .flags = PBUF_FLAG_IS_CUSTOM,
+                                    .ref = 1};
+    part->pbuf.custom_free_function = rx_part_freed;
+    part->loan = loan;
 }
 
 // The frame with private headers and a payload that stays where it is. NULL: no memory.
 static struct pbuf *rx_lend(struct interface *interface, const struct nic_frame *in)
 {
-    struct rx_frame *frame = net_alloc(sizeof(*frame));
-    if (!frame)
+    struct rx_loan *loan = net_alloc(sizeof(*loan) + (in->count + 1) * sizeof(loan->parts[0]));
+    if (!loan)
         return NULL;
-    frame->interface = interface;
-    frame->token = in->token;
-    frame->parts = 2;
-    frame->head.custom_free_function = rx_head_freed;
-    frame->body.custom_free_function = rx_body_freed;
-    const uint8_t *data = in->pieces[0].data;
-    memcpy(frame->header, data, HEADER_BYTES);
-    struct pbuf *head = pbuf_alloced_custom(PBUF_RAW, HEADER_BYTES, PBUF_REF, &frame->head,
-                                            frame->header, HEADER_BYTES);
-    u16_t rest = (u16_t)(in->len - HEADER_BYTES);
-    // lwIP does not write a received payload, so the receive buffer need not be const to it.
-    struct pbuf *body = pbuf_alloced_custom(PBUF_RAW, rest, PBUF_REF, &frame->body,
-                                            (void *)(uintptr_t)(data + HEADER_BYTES), rest);
-    pbuf_cat(head, body);
+    loan->interface = interface;
+    loan->token = in->token;
+    struct rx_part *part = loan->parts;
+    rx_part_init(loan, part++, loan->header, HEADER_BYTES, in->len);
+    uint32_t headers = 0, left = in->len - HEADER_BYTES;
+    for (unsigned i = 0; i < in->count; i++) {
+        const uint8_t *data = in->pieces[i].data;
+        uint32_t len = in->pieces[i].len;
+        if (headers < HEADER_BYTES) {
+            uint32_t n = LWIP_MIN(len, HEADER_BYTES - headers);
+            memcpy(loan->header + headers, data, n);
+            headers += n;
+            data += n;
+            len -= n;
+            if (!len)
+                continue;
+        }
+        rx_part_init(loan, part++, data, len, left);
+        left -= len;
+    }
+    loan->live = (unsigned)(part - loan->parts);
     interface->rx_on_loan++;
-    return head;
+    return &loan->parts[0].pbuf.pbuf;
 }
 
 // lwIP checks what the host did not vouch for.
@@ -103,6 +148,7 @@ void interface_receive(struct nic *nic, const struct nic_frame *in)
         return;
     }
     interface->rx_frames++;
+    interface->rx_segments += in->segments;
     interface->rx_bytes += in->len;
     bool copy = in->len <= COPY_BYTES || nic_rx_scarce(nic);
     struct pbuf *p = copy ? rx_copy(interface, in) : rx_lend(interface, in);
@@ -113,6 +159,7 @@ void interface_receive(struct nic *nic, const struct nic_frame *in)
         return;
     }
     interface_select_checks(interface, in->csum);
+    arriving = in->segments;
     if (interface->netif.input(p, &interface->netif) != ERR_OK)
         pbuf_free(p);
 }

@@ -22,6 +22,7 @@
 #include "lwip/tcp.h"
 #include "lwip/timeouts.h"
 #include "net/hooks.h"
+#include "net/interface.h"
 #include "net/net.h"
 #include "net/services/service.h"
 
@@ -118,6 +119,7 @@ err_t stack_tcp_connect(struct tcp_pcb *pcb, const ip_addr_t *remote, u16_t remo
 u32_t *net_tcp_segment_out(const struct pbuf *p, const struct tcp_hdr *header,
                            const struct tcp_pcb *pcb, u32_t *options)
 {
+    interface_tcp_out(pcb, header, p->tot_len);
     // Refusals are sent with no connection, and keepalives carry no data.
     if (pcb && TCP_SEQ_LT(lwip_ntohl(header->seqno), pcb->snd_nxt) &&
         p->tot_len > TCPH_HDRLEN_BYTES(header)) {
@@ -137,11 +139,14 @@ uint32_t stack_tcp_retransmits(const struct tcp_pcb *pcb)
 // lwIP trims what reaches beyond the window if it is in order or the last out of order, but not
 // otherwise, and later asserts that nothing did. No honest peer sends such a segment: the right edge
 // of a window never moves left here.
-err_t net_tcp_segment_in(const struct tcp_pcb *pcb, const struct tcp_hdr *header,
-                         const struct pbuf *p)
+err_t net_tcp_segment_in(struct tcp_pcb *pcb, const struct tcp_hdr *header, const struct pbuf *p)
 {
-    if (pcb->state < SYN_RCVD || pcb->state == TIME_WAIT ||
-        !TCP_SEQ_GT(header->seqno, pcb->rcv_nxt))
+    if (pcb->state < SYN_RCVD || pcb->state == TIME_WAIT)
+        return ERR_OK;
+    // lwIP acknowledges every second segment; this counts for more than one.
+    if (p->tot_len && interface_arriving_segments() > 1)
+        tcp_set_flags(pcb, TF_ACK_DELAY);
+    if (!TCP_SEQ_GT(header->seqno, pcb->rcv_nxt))
         return ERR_OK;
     u32_t end = header->seqno + p->tot_len + (TCPH_FLAGS(header) & TCP_FIN ? 1 : 0);
     if (!TCP_SEQ_GT(end, pcb->rcv_nxt + pcb->rcv_wnd))

@@ -1,40 +1,90 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // From lwIP to a NIC, piece by piece without copying here; what the NIC has no room for waits in a
 // queue, and behind that TCP is told to wait. Runs on the core of the NIC's channel.
+#include <string.h>
+
 #include "kernel/core.h"
 #include "lwip/def.h"
+#include "lwip/etharp.h"
 #include "lwip/priv/tcp_priv.h"
 #include "lwip/prot/ethernet.h"
 #include "lwip/prot/ip4.h"
 #include "lwip/prot/tcp.h"
 #include "net/interface.h"
 
+// IPv6, which lwIP may have been built without.
+#define IP6_HEADER 40
+#define IP6_NEXT_HEADER 6
+#define IP6_ADDRESSES 8
+
+// The large segment that lwIP sends now, and the payload of the segments to make of it.
+static PERCORE struct {
+    const struct tcp_hdr *header; // NULL: what it sends now is not large
+    uint16_t mss;
+} large;
+
 static PERCORE const struct tcp_pcb *next_turn; // see resume_tcp(); may be gone, only compared
 
-// If the NIC is to fill in the TCP checksum, leaves the pseudo header's sum in its place, as the
-// host expects it. Returns the NIC_TX_* bits. The headers of all that lwIP builds lie in the first
-// pbuf.
-static uint8_t request_checksum(const struct interface *interface, struct pbuf *p,
-                                uint16_t *transport_offset)
+// The one's complement sum of `len` bytes, an even number; not folded.
+static uint32_t sum_words(const void *data, unsigned len)
 {
-    if (interface->checksums & NETIF_CHECKSUM_GEN_TCP)
-        return 0;
+    const uint8_t *bytes = data;
+    uint32_t sum = 0;
+    for (unsigned i = 0; i < len; i += 2) {
+        uint16_t word;
+        memcpy(&word, bytes + i, sizeof(word));
+        sum += word;
+    }
+    return sum;
+}
+
+// Where the TCP header of a frame is, 0 if it has none. *family: NIC_TX_IP4 or NIC_TX_IP6; *sum: of
+// the pseudo header's addresses. The headers of all that lwIP builds lie in the first pbuf.
+static unsigned find_tcp(const struct pbuf *p, uint8_t *family, uint32_t *sum)
+{
+    const uint8_t *frame = p->payload;
     const struct eth_hdr *eth = p->payload;
-    struct ip_hdr *ip = (struct ip_hdr *)((char *)p->payload + SIZEOF_ETH_HDR);
-    if (p->len < SIZEOF_ETH_HDR + IP_HLEN || eth->type != PP_HTONS(ETHTYPE_IP) ||
-        IPH_PROTO(ip) != IP_PROTO_TCP || (IPH_OFFSET(ip) & PP_HTONS(IP_MF | IP_OFFMASK)))
-        return 0;
-    unsigned offset = SIZEOF_ETH_HDR + IPH_HL_BYTES(ip);
-    if (p->len < offset + TCP_HLEN)
-        return 0;
+    unsigned offset = 0;
+    if (p->len >= SIZEOF_ETH_HDR + IP_HLEN && eth->type == PP_HTONS(ETHTYPE_IP)) {
+        const struct ip_hdr *ip = (const struct ip_hdr *)(frame + SIZEOF_ETH_HDR);
+        *family = NIC_TX_IP4;
+        *sum = sum_words(&ip->src, 8);
+        if (IPH_PROTO(ip) == IP_PROTO_TCP && !(IPH_OFFSET(ip) & PP_HTONS(IP_MF | IP_OFFMASK)))
+            offset = SIZEOF_ETH_HDR + IPH_HL_BYTES(ip);
+    } else if (p->len >= SIZEOF_ETH_HDR + IP6_HEADER && eth->type == PP_HTONS(ETHTYPE_IPV6)) {
+        *family = NIC_TX_IP6;
+        *sum = sum_words(frame + SIZEOF_ETH_HDR + IP6_ADDRESSES, 32);
+        if (frame[SIZEOF_ETH_HDR + IP6_NEXT_HEADER] == IP_PROTO_TCP)
+            offset = SIZEOF_ETH_HDR + IP6_HEADER;
+    }
+    return offset && p->len >= offset + TCP_HLEN ? offset : 0;
+}
+
+// What the NIC is to do with a frame. If it is to fill in the TCP checksum, leaves the pseudo header's
+// sum in its place, as the host expects it. False: the frame is too long for the wire, and it is not
+// known how to cut it.
+static bool choose_offload(struct interface *interface, struct pbuf *p, struct tx_offload *offload)
+{
+    const struct nic_info *info = nic_info(interface->nic);
+    bool too_long = p->tot_len > info->mtu + SIZEOF_ETH_HDR;
+    uint8_t family;
+    uint32_t sum;
+    unsigned offset = find_tcp(p, &family, &sum);
+    *offload = (struct tx_offload){0};
+    if (!offset || (info->tx_csum & (family | NIC_TX_TCP)) != (family | NIC_TX_TCP))
+        return !too_long;
     struct tcp_hdr *tcp = (struct tcp_hdr *)((char *)p->payload + offset);
-    uint32_t source = ip->src.addr, target = ip->dest.addr;
-    uint32_t sum = (source & 0xffff) + (source >> 16) + (target & 0xffff) + (target >> 16) +
-                   PP_HTONS(IP_PROTO_TCP) + lwip_htons((u16_t)(p->tot_len - offset));
+    // One that had to wait for its neighbour's address comes when others have passed.
+    if (large.header == tcp && (info->tx_large & family) && p->tot_len <= info->tx_large_max)
+        offload->mss = large.mss;
+    else if (too_long)
+        return false;
+    sum += PP_HTONS(IP_PROTO_TCP) + lwip_htons((u16_t)(p->tot_len - offset));
     sum = (sum & 0xffff) + (sum >> 16);
     tcp->chksum = (u16_t)((sum & 0xffff) + (sum >> 16));
-    *transport_offset = (uint16_t)offset;
-    return NIC_TX_IP4 | NIC_TX_TCP;
+    offload->csum = family | NIC_TX_TCP;
+    offload->transport_offset = (uint16_t)offset;
+    return true;
 }
 
 static unsigned describe(const struct pbuf *p, struct nic_piece pieces[NIC_TX_PIECES])
@@ -52,15 +102,15 @@ static unsigned describe(const struct pbuf *p, struct nic_piece pieces[NIC_TX_PI
 }
 
 // Offers one frame to the NIC. False: its ring is full. A frame that is held keeps a reference.
-static bool offer(struct interface *interface, struct pbuf *p, uint8_t csum,
-                  uint16_t transport_offset)
+static bool offer(struct interface *interface, struct pbuf *p, const struct tx_offload *offload)
 {
     struct nic_piece pieces[NIC_TX_PIECES];
     struct nic_tx tx = {.pieces = pieces,
                         .count = describe(p, pieces),
                         .len = p->tot_len,
-                        .csum = csum,
-                        .transport_offset = transport_offset,
+                        .csum = offload->csum,
+                        .transport_offset = offload->transport_offset,
+                        .mss = offload->mss,
                         .done_ctx = p};
     pbuf_ref(p);
     enum nic_tx_result result = nic_send(interface->nic, &tx);
@@ -73,8 +123,7 @@ static bool offer(struct interface *interface, struct pbuf *p, uint8_t csum,
     return result != NIC_TX_FULL;
 }
 
-static err_t enqueue(struct interface *interface, struct pbuf *p, uint8_t csum,
-                     uint16_t transport_offset)
+static err_t enqueue(struct interface *interface, struct pbuf *p, const struct tx_offload *offload)
 {
     if (interface->queue_count == TX_QUEUE) {
         interface->tx_refused++;
@@ -83,16 +132,20 @@ static err_t enqueue(struct interface *interface, struct pbuf *p, uint8_t csum,
     }
     pbuf_ref(p);
     unsigned at = (interface->queue_first + interface->queue_count++) % TX_QUEUE;
-    interface->queue[at] = (struct tx_entry){p, csum, transport_offset};
+    interface->queue[at] = (struct tx_entry){p, *offload};
     interface->tx_queued++;
     return ERR_OK;
 }
 
-// lwIP's way out: one Ethernet frame.
 err_t interface_transmit(struct netif *netif, struct pbuf *p)
 {
     struct interface *interface = netif->state;
+    struct tx_offload offload;
     struct pbuf *flat = NULL;
+    if (!choose_offload(interface, p, &offload)) {
+        interface->tx_too_long++;
+        return ERR_OK; // lost on the way; TCP sends it again
+    }
     if (pbuf_clen(p) > NIC_TX_PIECES) {
         flat = pbuf_clone(PBUF_RAW, PBUF_RAM, p);
         if (!flat) {
@@ -102,18 +155,53 @@ err_t interface_transmit(struct netif *netif, struct pbuf *p)
         interface->tx_coalesced++;
         p = flat;
     }
-    uint16_t transport_offset = 0;
-    uint8_t csum = request_checksum(interface, p, &transport_offset);
     err_t error = ERR_OK;
-    if (interface->queue_count || !offer(interface, p, csum, transport_offset))
-        error = enqueue(interface, p, csum, transport_offset);
+    if (interface->queue_count || !offer(interface, p, &offload))
+        error = enqueue(interface, p, &offload);
     if (error == ERR_OK) {
         interface->tx_frames++;
         interface->tx_bytes += p->tot_len;
+        interface->tx_large += offload.mss != 0;
     }
     if (flat)
         pbuf_free(flat);
     return error;
+}
+
+// ---- Large send ----
+
+// lwIP makes fragments of what is longer than netif->mtu, so a large segment passes with that raised:
+// from interface_tcp_out(), where lwIP has just built it, to interface_output(), behind the decision.
+void interface_tcp_out(const struct tcp_pcb *pcb, const struct tcp_hdr *header, uint32_t length)
+{
+    large.header = NULL;
+    if (!pcb || length <= (uint32_t)pcb->mss + TCP_HLEN)
+        return;
+    struct netif *netif = pcb->netif_idx == NETIF_NO_INDEX
+                              ? ip_route(&pcb->local_ip, &pcb->remote_ip)
+                              : netif_get_by_index(pcb->netif_idx);
+    if (!netif || netif->linkoutput != interface_transmit)
+        return;
+    large.header = header;
+    large.mss = (uint16_t)(pcb->mss - (TCPH_HDRLEN_BYTES(header) - TCP_HLEN));
+    netif->mtu = UINT16_MAX;
+}
+
+err_t interface_output(struct netif *netif, struct pbuf *p, const ip4_addr_t *address)
+{
+    const struct interface *interface = netif->state;
+    netif->mtu = nic_info(interface->nic)->mtu;
+    return etharp_output(netif, p, address);
+}
+
+uint32_t interface_large_max(const struct netif *netif, bool ip6)
+{
+    const struct interface *interface = netif->state;
+    const struct nic_info *info = nic_info(interface->nic);
+    uint8_t needed = (ip6 ? NIC_TX_IP6 : NIC_TX_IP4) | NIC_TX_TCP;
+    if ((info->tx_csum & needed) != needed || !(info->tx_large & needed))
+        return 0;
+    return info->tx_large_max - SIZEOF_ETH_HDR;
 }
 
 void interface_tx_done(struct nic *nic, void *done_ctx)
@@ -150,7 +238,7 @@ void interface_tx_ready(struct nic *nic)
     struct interface *interface = nic_client_data(nic);
     while (interface->queue_count) {
         struct tx_entry *entry = &interface->queue[interface->queue_first];
-        if (!offer(interface, entry->p, entry->csum, entry->transport_offset))
+        if (!offer(interface, entry->p, &entry->offload))
             return;
         pbuf_free(entry->p);
         interface->queue_first = (interface->queue_first + 1) % TX_QUEUE;

@@ -262,12 +262,14 @@ static void set_address(const char *text)
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"tap", required_argument, 0, 't'},    {"address", required_argument, 0, 'a'},
-        {"mtu", required_argument, 0, 'm'},    {"faults", required_argument, 0, 'f'},
-        {"offload", no_argument, 0, 'o'},      {"debug", no_argument, 0, 'd'},
-        {"seed", required_argument, 0, 's'},   {"memory", required_argument, 0, 'M'},
-        {"losses", required_argument, 0, 'l'}, {0}};
+        {"tap", required_argument, 0, 't'},     {"address", required_argument, 0, 'a'},
+        {"mtu", required_argument, 0, 'm'},     {"faults", required_argument, 0, 'f'},
+        {"offload", no_argument, 0, 'o'},       {"debug", no_argument, 0, 'd'},
+        {"no-large-send", no_argument, 0, 'S'}, {"no-large-receive", no_argument, 0, 'R'},
+        {"seed", required_argument, 0, 's'},    {"memory", required_argument, 0, 'M'},
+        {"losses", required_argument, 0, 'l'},  {0}};
     unsigned taps = 0;
+    bool large_send = true, large_receive = true;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
         if (c == 't' && taps < NATIVE_NICS)
             native_options.taps[taps++] = optarg;
@@ -283,6 +285,10 @@ int main(int argc, char **argv)
             native_options.losses = (unsigned)atoi(optarg);
         else if (c == 'o')
             native_options.offload = true;
+        else if (c == 'S')
+            large_send = false;
+        else if (c == 'R')
+            large_receive = false;
         else if (c == 'd')
             config.log_level = LOG_DEBUG;
         else if (c == 's')
@@ -292,10 +298,12 @@ int main(int argc, char **argv)
     }
     if (!taps) {
         fprintf(stderr, "usage: dunlin-native --tap NAME [--tap NAME] [--address A/P] [--memory "
-                        "MB] [--mtu N] [--offload]"
+                        "MB] [--mtu N] [--offload [--no-large-send] [--no-large-receive]]"
                         " [--faults N] [--losses N] [--seed N] [--debug]\n");
         return 2;
     }
+    native_options.large_send = native_options.offload && large_send;
+    native_options.large_receive = native_options.offload && large_receive;
     net_start();
     loop_run();
 }

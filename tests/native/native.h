@@ -8,8 +8,9 @@
 #define NATIVE_NICS 2
 
 struct native_options {
-    const char *taps[NATIVE_NICS]; // names of existing TAP devices (with vnet headers)
-    bool offload;                  // checksums both ways
+    const char *taps[NATIVE_NICS];  // names of existing TAP devices (with vnet headers)
+    bool offload;                   // checksums both ways,
+    bool large_send, large_receive; // and with that, frames of up to 64 KiB
     unsigned faults; // one in so many sends is refused, one in so many is held; 0: none
     unsigned losses; // one in so many frames sent is lost on the way; 0: none
 };

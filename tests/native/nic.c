@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // A NIC on a Linux TAP device, behind the same interface as drivers/netvsc: received frames lie in a
-// few sections that must be given back, frames for sending may be refused or held for a while, as the
-// real one does when its ring is full or it sends by reference.
+// few sections that must be given back, large ones in several pieces; frames for sending may be refused
+// or held for a while, as the real one does when its ring is full or it sends by reference.
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/if.h>
@@ -20,14 +20,16 @@
 #include "tests/native/native.h"
 
 #define SECTIONS 512
-#define SECTION_BYTES 9216
+#define PIECES_MAX 256       // of a received frame
+#define LARGE_SEND_MAX 62780 // longest frame, as Hyper-V has it
+#define PIECE_GAP 64
 #define BATCH 64
 #define HELD 32
 #define RING 128 // frames that are taken between two polls
 
-struct section {
+struct section { // holds one frame, in pieces with gaps between them
     bool used;
-    uint8_t bytes[SECTION_BYTES];
+    uint8_t *bytes;
 };
 
 struct held {
@@ -43,6 +45,7 @@ struct nic {
     struct nic_info info;
     struct section *sections;
     unsigned section_next, sections_used;
+    uint32_t piece_bytes; // the most in one piece of a received frame
     struct held held[HELD];
     unsigned held_count;
     bool refused;
@@ -94,6 +97,18 @@ bool nic_rx_scarce(const struct nic *n)
 static void write_frame(struct nic *n, const struct nic_tx *tx)
 {
     struct virtio_net_hdr header = {0};
+    if (tx->mss) {
+        const uint8_t *headers = tx->pieces[0].data; // whoever sends has them in one piece
+        header.gso_type =
+            tx->csum & NIC_TX_IP6 ? VIRTIO_NET_HDR_GSO_TCPV6 : VIRTIO_NET_HDR_GSO_TCPV4;
+        header.gso_size = tx->mss;
+        header.hdr_len =
+            (uint16_t)(tx->transport_offset + (headers[tx->transport_offset + 12] >> 4) * 4);
+        if (!(tx->csum & NIC_TX_TCP) || !(tx->csum & n->info.tx_large) || tx->len > LARGE_SEND_MAX)
+            abort();
+    } else if (tx->len > n->info.mtu + 14u) {
+        abort();
+    }
     if (tx->csum) {
         header.flags = VIRTIO_NET_HDR_F_NEEDS_CSUM;
         header.csum_start = tx->transport_offset;
@@ -148,19 +163,44 @@ static struct section *free_section(struct nic *n)
     return NULL;
 }
 
+// Where the pieces of the next frame go: with --faults of any size.
+static unsigned lay_out(const struct nic *n, const struct section *section, struct iovec *iov)
+{
+    unsigned count = 0;
+    for (uint32_t room = 0; room < 65535 && count < PIECES_MAX; count++) {
+        uint32_t len = n->piece_bytes;
+        if (native_options.faults && count > 0 && count < PIECES_MAX / 4)
+            len = 1 + (uint32_t)rand() % len;
+        iov[count] = (struct iovec){section->bytes + count * (n->piece_bytes + PIECE_GAP), len};
+        room += len;
+    }
+    return count;
+}
+
 static bool receive_frame(struct nic *n)
 {
     struct section *section = free_section(n);
     if (!section)
         return false;
     struct virtio_net_hdr header;
-    struct iovec iov[2] = {{&header, sizeof(header)}, {section->bytes, SECTION_BYTES}};
-    ssize_t got = readv(n->fd, iov, 2);
+    struct iovec iov[1 + PIECES_MAX] = {{&header, sizeof(header)}};
+    unsigned room = lay_out(n, section, iov + 1);
+    ssize_t got = readv(n->fd, iov, 1 + (int)room);
     if (got <= (ssize_t)sizeof(header))
         return false;
-    struct nic_piece piece = {section->bytes, (uint32_t)(got - (ssize_t)sizeof(header))};
-    struct nic_frame frame = {
-        .pieces = &piece, .count = 1, .len = piece.len, .segments = 1, .token = section};
+    struct nic_piece pieces[PIECES_MAX];
+    struct nic_frame frame = {.pieces = pieces,
+                              .len = (uint32_t)(got - (ssize_t)sizeof(header)),
+                              .segments = 1,
+                              .token = section};
+    for (uint32_t left = frame.len; left; left -= pieces[frame.count++].len) {
+        const struct iovec *from = &iov[1 + frame.count];
+        uint32_t len = left < from->iov_len ? left : (uint32_t)from->iov_len;
+        pieces[frame.count] = (struct nic_piece){from->iov_base, len};
+    }
+    if (header.gso_type != VIRTIO_NET_HDR_GSO_NONE)
+        frame.segments =
+            (uint16_t)((frame.len - header.hdr_len + header.gso_size - 1) / header.gso_size);
     if (header.flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID))
         frame.csum = NIC_CSUM_L4_OK | NIC_CSUM_IP_OK;
     section->used = true;
@@ -209,7 +249,9 @@ static void open_tap(struct nic *n, const char *name)
         perror("native: cannot open the TAP device");
         exit(1);
     }
-    ioctl(n->fd, TUNSETOFFLOAD, native_options.offload ? TUN_F_CSUM : 0);
+    unsigned receive =
+        native_options.large_receive ? TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 : TUN_F_CSUM;
+    ioctl(n->fd, TUNSETOFFLOAD, native_options.offload ? receive : 0);
 }
 
 static void start(unsigned number, const struct nic_client *client)
@@ -218,14 +260,21 @@ static void start(unsigned number, const struct nic_client *client)
     struct nic *n = &nics[number];
     open_tap(n, native_options.taps[number]);
     n->client = client;
+    n->piece_bytes = config.mtu + 14u;
     n->sections = calloc(SECTIONS, sizeof(*n->sections));
-    n->info = (struct nic_info){.mac = {2, 0, 0, 0x5e, 0, (uint8_t)(2 + number)},
-                                .mtu = config.mtu,
-                                .link_up = true,
-                                .tx_csum = native_options.offload ? NIC_TX_IP4 | NIC_TX_TCP : 0,
-                                .rx_sections = SECTIONS,
-                                .channels = 1,
-                                .name = names[number]};
+    for (unsigned i = 0; i < SECTIONS; i++)
+        n->sections[i].bytes = malloc(PIECES_MAX * (n->piece_bytes + PIECE_GAP));
+    n->info = (struct nic_info){
+        .mac = {2, 0, 0, 0x5e, 0, (uint8_t)(2 + number)},
+        .mtu = config.mtu,
+        .link_up = true,
+        .tx_csum = native_options.offload ? NIC_TX_IP4 | NIC_TX_IP6 | NIC_TX_TCP : 0,
+        .tx_large = native_options.large_send ? NIC_TX_IP4 | NIC_TX_IP6 : 0,
+        .tx_large_max = native_options.large_send ? LARGE_SEND_MAX : 0,
+        .rx_coalesced = native_options.large_receive,
+        .rx_sections = SECTIONS,
+        .channels = 1,
+        .name = names[number]};
     n->poller = (struct poller){.name = names[number], .poll = nic_poll, .ctx = n};
     loop_add(&n->poller);
     client->attach(n);
@@ -248,5 +297,7 @@ void native_nic_remove(unsigned number)
         abort(); // something was not given back
     close(n->fd);
     n->fd = -1;
+    for (unsigned i = 0; i < SECTIONS; i++)
+        free(n->sections[i].bytes);
     free(n->sections);
 }
