@@ -188,6 +188,26 @@ static const char *set_iperf3_port(struct config *c, const char *value)
     return NULL;
 }
 
+static const char *parse_switch(const char *value, bool *out)
+{
+    bool on = strcmp(value, "on") == 0;
+
+    if (!on && strcmp(value, "off") != 0)
+        return "this is on or off";
+    *out = on;
+    return NULL;
+}
+
+static const char *set_echo(struct config *c, const char *value)
+{
+    return parse_switch(value, &c->echo);
+}
+
+static const char *set_discard(struct config *c, const char *value)
+{
+    return parse_switch(value, &c->discard);
+}
+
 static const char *set_on_panic(struct config *c, const char *value)
 {
     if (strcmp(value, "halt") == 0)
@@ -213,6 +233,8 @@ static const struct key {
     {"netvsc", "send-buffer", set_send_buffer},
     {"netvsc", "ring", set_ring},
     {"iperf3", "port", set_iperf3_port},
+    {"services", "echo", set_echo},
+    {"services", "discard", set_discard},
     {"system", "on-panic", set_on_panic},
 };
 
@@ -249,7 +271,7 @@ static int handle(void *user, const char *section, const char *name, const char 
     if (!*section)
         wrong = "a key before any [section]";
     else if (!section_known(section))
-        wrong = "unknown section (log, net, netvsc, iperf3, system)";
+        wrong = "unknown section (log, net, netvsc, iperf3, services, system)";
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
         if (strcmp(section, keys[i].section) == 0 && strcmp(name, keys[i].name) == 0)
             wrong = keys[i].set(p->out, value);

@@ -21,6 +21,8 @@ struct config {
     uint32_t ring;           // bytes each way incl. header page, default 128 KiB
     // [iperf3]
     uint16_t iperf3_port; // default 5201
+    // [services]
+    bool echo, discard; // on | off (default)
     // [system]
     enum config_on_panic on_panic; // on-panic = halt (default) | restart
 };

@@ -50,7 +50,7 @@ static PERCORE bool announced;
 static PERCORE bool memory_short; // as of this turn of the loop
 static PERCORE unsigned overrunning, refused_allocations;
 
-static struct service *const services[] = {&iperf3_service};
+static struct service *const services[] = {&iperf3_service, &echo_service, &discard_service};
 #define SERVICE_COUNT (sizeof(services) / sizeof(services[0]))
 
 // lwIP's clock, in milliseconds.
@@ -168,7 +168,8 @@ void stack_address_up(const struct netif *netif)
     char address[IP4ADDR_STRLEN_MAX];
     ip4addr_ntoa_r(netif_ip4_addr(netif), address, sizeof(address));
     for (unsigned i = 0; i < SERVICE_COUNT; i++)
-        log_announce("ready: %s on %s port %u", services[i]->name, address, services[i]->port);
+        if (services[i]->port)
+            log_announce("ready: %s on %s port %u", services[i]->name, address, services[i]->port);
 }
 
 // ---- The core's loop ----
@@ -183,7 +184,8 @@ static bool stack_poll(void *ctx)
         worked = true;
     }
     for (unsigned i = 0; i < SERVICE_COUNT; i++)
-        worked |= services[i]->poll();
+        if (services[i]->poll)
+            worked |= services[i]->poll();
     return worked;
 }
 
@@ -221,7 +223,8 @@ void net_start(void)
     stats_add(&tcp_stats);
     netif_start();
     for (unsigned i = 0; i < SERVICE_COUNT; i++) {
-        int error = services[i]->start(services[i]);
+        bool wanted = !services[i]->wanted || services[i]->wanted();
+        int error = wanted ? services[i]->start(services[i]) : 0;
         if (error)
             log_error("net: cannot start service %s: error %d", services[i]->name, error);
     }

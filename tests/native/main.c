@@ -16,6 +16,7 @@
 #include "kernel/alloc.h"
 #include "kernel/config.h"
 #include "kernel/console.h"
+#include "kernel/core.h"
 #include "kernel/log.h"
 #include "kernel/loop.h"
 #include "kernel/panic.h"
@@ -33,8 +34,25 @@
 #include <stb_sprintf.h>
 #pragma GCC diagnostic pop
 
-struct config config = {.log_level = LOG_INFO, .dhcp = true, .mtu = 1500, .iperf3_port = 5201};
+struct config config = {.log_level = LOG_INFO,
+                        .dhcp = true,
+                        .mtu = 1500,
+                        .iperf3_port = 5201,
+                        .echo = true,
+                        .discard = true};
 struct native_options native_options;
+
+// ---- The one core ----
+
+unsigned core_count(void)
+{
+    return 1;
+}
+
+unsigned core_id(void)
+{
+    return 0;
+}
 
 // ---- Memory ----
 
@@ -168,7 +186,8 @@ void stats_print(const char *format, ...)
 
 static void print_stats(void)
 {
-    printf("dunlin: stats: {\"memory\":{\"heap_objects\":%zu}", live_objects);
+    printf("dunlin: stats: {\"memory\":{\"heap_objects\":%zu,\"heap_bytes\":%zu}", live_objects,
+           live_bytes);
     for (struct stats_source *s = sources; s; s = s->next) {
         printf(",\"%s\":", s->name);
         s->write();

@@ -3,7 +3,7 @@
 # the NIC replaced by the files here. Sanitized, for the tests; `make native-fast` without, to profile.
 include net/lwip.mk
 
-NATIVE_OURS := $(wildcard net/*.c net/services/*/*.c tests/native/*.c)
+NATIVE_OURS := $(wildcard net/*.c net/services/*.c net/services/*/*.c tests/native/*.c)
 NATIVE_FLAGS := -std=gnu11 -g -O2 -D_GNU_SOURCE -I. -isystem /usr/include/stb $(LWIP_INCLUDES)
 NATIVE_SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
 # lwIP is compiled as it comes: it shifts bytes into sign bits and reads unaligned fields, both of

@@ -9,142 +9,26 @@ import json
 import os
 import random
 import re
-import select
 import signal
 import socket
 import struct
 import subprocess
 import time
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent.parent
-PROGRAM = ROOT / "build" / "native" / "dunlin-native"
-SERVER, HERE = "10.77.0.2", "10.77.0.1"  # on tap0
-PORT = 5201
+import program
+from program import HERE, PORT, SERVER, Native, run
+
 COOKIE = b"a" * 36 + b"\0"
 PARAM_EXCHANGE, CREATE_STREAMS, TEST_START, TEST_RUNNING = 9, 10, 1, 2
 TEST_END, EXCHANGE_RESULTS, DISPLAY_RESULTS, IPERF_DONE = 4, 13, 14, 16
 ACCESS_DENIED, SERVER_ERROR = 0xff, 0xfe
 
 
-def run(*command):
-    subprocess.run(command, check=True)
-
-
-class Native:
-    """The program, in a network namespace of its own together with its clients."""
-    count = 0
-
-    def __init__(self, *options, taps=1, address=True):
-        Native.count += 1
-        self.namespace = f"dn-{os.getpid()}-{Native.count}"
-        self.inside = ["ip", "netns", "exec", self.namespace]
-        run("ip", "netns", "add", self.namespace)
-        ip = ["ip", "-n", self.namespace]
-        run(*ip, "link", "set", "lo", "up")
-        names = []
-        for number in range(taps):
-            tap = f"tap{number}"
-            run(*ip, "tuntap", "add", "dev", tap, "mode", "tap", "vnet_hdr")
-            run(*ip, "addr", "add", f"10.77.{number}.1/24", "dev", tap)
-            run(*ip, "link", "set", tap, "up")
-            names += ["--tap", tap]
-        self.log = b""
-        self.process = subprocess.Popen(
-            [*self.inside, PROGRAM, *names, *(["--address", f"{SERVER}/24"] if address else []),
-             *options],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
-        os.set_blocking(self.process.stdout.fileno(), False)
-        if address:
-            self.wait_log(rb"dunlin: ready: iperf3 on 10\.77\.0\.2 port 5201\n")
-
-    def type(self, line):
-        """Gives the program a command."""
-        self.process.stdin.write(line.encode() + b"\n")
-
-    def close(self):
-        self.process.stdin.close()
-        try:
-            self.process.wait(20)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            raise
-        finally:
-            run("ip", "netns", "del", self.namespace)
-        self.read()
-        assert self.process.returncode == 0, self.log[-4000:].decode(errors="replace")
-
-    def read(self):
-        try:
-            self.log += self.process.stdout.read() or b""
-        except BlockingIOError:
-            pass
-
-    def wait_log(self, pattern, timeout=20, start=0):
-        end = time.monotonic() + timeout
-        while True:
-            self.read()
-            match = re.search(pattern, self.log[start:])
-            if match:
-                return match
-            tail = self.log[-4000:].decode(errors="replace")
-            assert self.process.poll() is None, f"the program ended: {tail}"
-            assert time.monotonic() < end, f"no {pattern} in the log: {tail}"
-            select.select([self.process.stdout], [], [], 0.1)
-
-    def stats(self):
-        start = len(self.log)
-        self.type("stats")
-        return json.loads(self.wait_log(rb"dunlin: stats: (.*)\n", start=start)[1])
-
-    def objects(self):
-        return self.stats()["memory"]["heap_objects"]
-
-    def wait_objects(self, wanted, timeout):
-        """Until the program holds no more than `wanted` objects."""
-        end = time.monotonic() + timeout
-        while self.objects() > wanted:
-            assert time.monotonic() < end, f"{self.stats()}, {wanted} objects before"
-            time.sleep(0.1)
-
-    def iperf3(self, *options, timeout=60):
-        """Runs the client; returns its report, which may be of an error."""
-        done = subprocess.run([*self.inside, "iperf3", "-c", SERVER, "-J", *options],
-                              capture_output=True, timeout=timeout, check=False)
-        report = json.loads(done.stdout)
-        assert done.returncode == 0, report.get("error", report)
-        return report
-
-    def enter(self, make):
-        """What make() returns when it is called inside the namespace."""
-        with open(f"/run/netns/{self.namespace}", encoding="ascii") as there, \
-                open("/proc/self/ns/net", encoding="ascii") as home:
-            os_setns(there.fileno())
-            try:
-                return make()
-            finally:
-                os_setns(home.fileno())
-
-    def connect(self):
-        """A plain TCP connection to the service, made inside the namespace."""
-        return self.enter(lambda: socket.create_connection((SERVER, PORT), timeout=15))
-
-    def cpu_seconds(self):
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text(encoding="ascii").split()
-        return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
-
-
-def os_setns(fd):
-    import ctypes
-    if ctypes.CDLL(None, use_errno=True).setns(fd, 0x40000000):
-        raise OSError(ctypes.get_errno(), "setns")
-
-
 @pytest.fixture(scope="module", autouse=True)
 def build():
-    run("make", "-s", "-j2", "-C", ROOT, "-f", "tests/native/native.mk", "native")
+    program.build()
 
 
 @pytest.fixture(scope="module")

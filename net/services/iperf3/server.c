@@ -7,7 +7,6 @@
 // A connection begins with a cookie. The first that comes while there is no test becomes the test's
 // control connection; those with the test's cookie, while it waits for them, become its streams; all
 // others get ACCESS_DENIED. What the control connection then says and hears is in feed_control().
-#include <errno.h>
 #include <string.h>
 
 #include "kernel/alloc.h"
@@ -17,12 +16,13 @@
 #include "lwip/timeouts.h"
 #include "net/services/iperf3/results.h"
 #include "net/services/iperf3/server.h"
+#include "net/services/listen.h"
 #include "net/services/service.h"
 #include "net/stack.h"
 
 #include <stb_sprintf.h>
 
-// How long a client may take, and how a dead one is found.
+// How long a client may take.
 #define COOKIE_TIME (10 * TIME_S)   // from connecting to the whole cookie
 #define PARAMS_TIME (10 * TIME_S)   // for its parameters
 #define STREAMS_TIME (60 * TIME_S)  // for all of its streams to connect
@@ -31,9 +31,6 @@
 #define RESULTS_TIME (30 * TIME_S)  // for its results
 #define DISPLAY_TIME (10 * TIME_S)  // for IPERF_DONE
 #define LINGER_TIME (2 * TIME_S)    // for closing its side when all is said
-#define KEEPALIVE_IDLE 10000        // ms without a packet, then a probe
-#define KEEPALIVE_INTERVAL 5000     // ms between probes
-#define KEEPALIVE_COUNT 3           // unanswered, then the connection is dead: after 25 s in all
 
 // What the client says it sent is waited for: so long in all, so long without any progress.
 #define DRAIN_TIME (5 * TIME_S) // newer clients wait 10 s for our results
@@ -652,10 +649,7 @@ static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t error)
     tcp_recv(pcb, on_receive);
     tcp_sent(pcb, on_sent);
     tcp_err(pcb, on_error);
-    pcb->so_options |= SOF_KEEPALIVE;
-    pcb->keep_idle = KEEPALIVE_IDLE;
-    pcb->keep_intvl = KEEPALIVE_INTERVAL;
-    pcb->keep_cnt = KEEPALIVE_COUNT;
+    service_keepalive(pcb);
     if (!ticking) {
         ticking = true;
         sys_timeout(TICK, tick, NULL);
@@ -805,20 +799,7 @@ static int iperf3_start(struct service *service)
     int error = stream_init();
     if (error)
         return error;
-    struct tcp_pcb *pcb = tcp_new();
-    if (!pcb)
-        return -ENOMEM;
-    if (tcp_bind(pcb, IP_ANY_TYPE, service->port) != ERR_OK) {
-        tcp_abort(pcb);
-        return -EADDRINUSE;
-    }
-    struct tcp_pcb *listener = tcp_listen(pcb);
-    if (!listener) {
-        tcp_abort(pcb);
-        return -ENOMEM;
-    }
-    tcp_accept(listener, on_accept);
-    return 0;
+    return service_listen(service->port, on_accept);
 }
 
 struct service iperf3_service = {.name = "iperf3", .start = iperf3_start, .poll = iperf3_poll};
