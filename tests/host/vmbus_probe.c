@@ -360,7 +360,7 @@ static void try_channel(void)
 struct packet {
     uint16_t type, header_qwords, total_qwords, flags;
     uint64_t id;
-    uint32_t body[64];
+    uint32_t body[80];
 };
 
 static void ring_signal(void)
@@ -690,6 +690,15 @@ static uint32_t send_ranges(uint32_t section_bytes, uint32_t count, const uint32
     return p.body[1];
 }
 
+/* Sets offload parameters: bytes 4 to 7, 8 to 11, 12 to 15 of the structure. */
+static void set_offloads(uint32_t word1, uint32_t word2, uint32_t word3)
+{
+    SECTION_WORDS(5, 28 + 28, 8, 0xfc01020c, 28, 20, 0, 0x1c0380, word1, word2, word3, 0, 0, 0);
+    rndis_status = ~0u;
+    send_section(28 + 28);
+    await_answer();
+}
+
 static void try_data(void)
 {
     uint32_t *m;
@@ -738,7 +747,115 @@ static void try_data(void)
     TRY_FRAME("checksum in IPv6 header", 16, ppi(m, 16, 0, 12, 2 | 4 | 34 << 16));
     TRY_FRAME("checksum beyond", 16, ppi(m, 16, 0, 12, 1 | 4 | 59 << 16));
     TRY_FRAME("VLAN", 16, ppi(m, 16, 6, 12, 5 << 4));
-    TRY_FRAME("LSO", 16, ppi(m, 16, 2, 12, 1 << 30 | 1460));
+    TRY_FRAME("checksum of IP header", 16, ppi(m, 16, 0, 12, 1 | 16));
+    set_offloads(1 | 1 << 8, 0, 0);
+    TRY_FRAME("checksum while off", 16, ppi(m, 16, 0, 12, 1 | 4 | 34 << 16));
+    TRY_FRAME("checksum of IP header while off", 16, ppi(m, 16, 0, 12, 1 | 16));
+    TRY_FRAME("checksum while another is off", 16, ppi(m, 16, 0, 12, 1 | 8));
+}
+
+#define LARGE_PAYLOAD 3000
+#define LSO_V4 (1460u | 34u << 20 | 1u << 30)
+#define LSO_V6 (1440u | 54u << 20 | 3u << 30)
+
+/* What goes before "length" in the sum of a pseudo header with addresses 10.0.0.1 and 10.0.0.2. */
+static void put_pseudo_sum(uint8_t *field)
+{
+    const uint32_t sum = 0x0a00 + 0x0001 + 0x0a00 + 0x0002 + 6;
+
+    field[0] = (uint8_t)(sum >> 8);
+    field[1] = (uint8_t)sum;
+}
+
+/* A large-send frame without fault in section 0; returns the frame. */
+static uint8_t *large(int ipv6)
+{
+    uint32_t header = ipv6 ? 54 : 34;
+    uint8_t *f = (uint8_t *)frame(0, 16, header + 20 + LARGE_PAYLOAD) + 44 + 16;
+    uint8_t *ip = f + 14, *tcp = f + header, *last = ipv6 ? ip + 40 : ip + 20;
+
+    ppi((uint32_t *)send_buffer, 16, 2, 12, ipv6 ? LSO_V6 : LSO_V4);
+    f[12] = ipv6 ? 0x86 : 0x08;
+    f[13] = ipv6 ? 0xdd : 0x00;
+    ip[0] = ipv6 ? 0x60 : 0x45;
+    ip[ipv6 ? 6 : 9] = 6;
+    last[-8] = last[-4] = 10;
+    last[-5] = 1;
+    last[-1] = 2;
+    tcp[12] = 5 << 4;
+    tcp[13] = 0x10;
+    put_pseudo_sum(tcp + 16);
+    return f;
+}
+
+static void try_large(void)
+{
+    uint32_t *const m = (uint32_t *)send_buffer;
+    uint8_t *f;
+
+#define TRY_LARGE(name, ipv6, ...)                                                                 \
+    do {                                                                                           \
+        f = large(ipv6);                                                                           \
+        __VA_ARGS__;                                                                               \
+        say_number(name, send_section(m[1]));                                                      \
+    } while (0)
+    session(RNDIS);
+    TRY_LARGE("large", 0, (void)f);
+    TRY_LARGE("large, IPv6", 1, (void)f);
+    TRY_LARGE("large, version 1", 0, m[14] &= ~(1u << 30));
+    TRY_LARGE("large, IPv4 as IPv6", 0, m[14] |= 1u << 31);
+    TRY_LARGE("large, IPv6 as IPv4", 1, m[14] &= ~(1u << 31));
+    TRY_LARGE("large, TCP elsewhere", 0, m[14] += 4u << 20);
+    TRY_LARGE("large, TCP in IP header", 0, m[14] -= 4u << 20);
+    TRY_LARGE("large, TCP beyond", 0, m[3] = 34 + 19, m[1] = 44 + 16 + 34 + 19);
+    TRY_LARGE("large, not TCP", 0, f[14 + 9] = 17);
+    TRY_LARGE("large, IPv6, not TCP", 1, f[14 + 6] = 17);
+    TRY_LARGE("large, fragment", 0, f[14 + 6] = 0x20);
+    TRY_LARGE("large, TCP header of 16", 0, f[34 + 12] = 4 << 4);
+    TRY_LARGE("large, options beyond", 0, m[3] = 34 + 24, m[1] = 44 + 16 + 34 + 24,
+              f[34 + 12] = 7 << 4);
+    TRY_LARGE("large, length", 0, f[14 + 3] = 40);
+    TRY_LARGE("large, IPv6, length", 1, f[14 + 5] = 20);
+    TRY_LARGE("large, IP checksum", 0, f[14 + 10] = 1);
+    TRY_LARGE("large, TCP checksum of zero", 0, f[34 + 16] = f[34 + 17] = 0);
+    TRY_LARGE("large, IPv6, TCP checksum with length", 1, f[54 + 17] += 20);
+    TRY_LARGE("large, SYN", 0, f[34 + 13] |= 2);
+    TRY_LARGE("large, RST", 0, f[34 + 13] |= 4);
+    TRY_LARGE("large, URG", 0, f[34 + 13] |= 0x20);
+    TRY_LARGE("large, MSS 0", 0, m[14] &= ~0xfffffu);
+    TRY_LARGE("large, MSS above MTU", 0, m[14] += 1);
+    TRY_LARGE("large, one segment", 0, m[3] = 54 + 1460, m[1] = 44 + 16 + 54 + 1460);
+    /* with a second PPI, where the frame's addresses were */
+    TRY_LARGE("large, with checksum", 0, m[7] = 36, m[8] = 32, m[2] += 16, m[1] += 16, m[15] = 16,
+              m[16] = 0, m[17] = 12, m[18] = 1 | 4);
+    set_offloads(0, 1u << 24, 2);
+    TRY_LARGE("large while off", 0, (void)f);
+    TRY_LARGE("large, IPv6, while on", 1, (void)f);
+    set_offloads(0, 2u << 24, 1);
+    TRY_LARGE("large while on", 0, (void)f);
+    TRY_LARGE("large, IPv6, while off", 1, (void)f);
+}
+
+/* Above the maximum: 16 ranges of one page. */
+static void try_largest(void)
+{
+    uint32_t ranges[15][2];
+    uint64_t pages[15];
+    uint8_t *f = large(0);
+
+    for (unsigned i = 0; i < 15; i++) {
+        ranges[i][0] = PAGE;
+        ranges[i][1] = 0;
+        pages[i] = (uint64_t)loose / PAGE;
+    }
+    (void)f;
+    ((uint32_t *)send_buffer)[1] = 44 + 16 + 54 + 15 * PAGE;
+    ((uint32_t *)send_buffer)[3] = 54 + 15 * PAGE;
+    say_number("large, 61 KiB", send_ranges(44 + 16 + 54, 15, ranges, pages));
+    ((uint32_t *)send_buffer)[1] += 0xf53c - (54 + 15 * PAGE) + 1;
+    ((uint32_t *)send_buffer)[3] = 0xf53c + 1;
+    say_number("large, above the maximum",
+               send_ranges(44 + 16 + 54 + 0xf53c - (54 + 15 * PAGE) + 1, 15, ranges, pages));
 }
 
 static void try_ranges(void)
@@ -879,6 +996,8 @@ EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system)
     try_ring_rules();
     try_nvsp_rules();
     try_data();
+    try_large();
+    try_largest();
     try_ranges();
     try_control();
     try_end();

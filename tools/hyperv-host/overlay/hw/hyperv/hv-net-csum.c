@@ -10,7 +10,6 @@
  */
 
 #include "qemu/osdep.h"
-#include "qemu/units.h"
 #include "net/eth.h"
 #include "hv-net.h"
 

@@ -55,6 +55,7 @@ enum NvspType {
 #define NVSP_SUBCHANNEL_ALLOCATE    1u
 #define NVSP_CAP_VLAN               (1u << 3)
 #define NVSP_CAP_TEAMING            (1u << 5)
+#define NVSP_CAP_RSC                (1u << 7)
 
 /*
  * Long enough for every version.  Completions of negotiations carry all of
@@ -254,6 +255,12 @@ enum RndisPpiType {
 #define TX_CSUM_IP_HEADER       (1u << 4)
 #define TX_CSUM_OFFSET(v)       (((v) >> 16) & 0x3ff)
 
+/* large send, version 2, guest to host */
+#define TX_LSO_MSS(v)           ((v) & 0xfffff)
+#define TX_LSO_OFFSET(v)        (((v) >> 20) & 0x3ff)
+#define TX_LSO_VERSION_2        (1u << 30)
+#define TX_LSO_IPV6             (1u << 31)
+
 /* checksum, host to guest */
 #define RX_CSUM_TCP_FAILED      (1u << 0)
 #define RX_CSUM_UDP_FAILED      (1u << 1)
@@ -330,6 +337,9 @@ typedef struct NdisObjectHeader {
 #define NDIS_CSUM_UDP               0x040u
 #define NDIS_CSUM_IP_HEADER         0x100u
 
+#define NDIS_LSO_IPV6_EXTENSIONS    0x001u
+#define NDIS_LSO_TCP_OPTIONS        0x004u
+
 typedef struct NdisOffload {
     NdisObjectHeader header;
     struct {
@@ -367,7 +377,8 @@ QEMU_BUILD_BUG_ON(sizeof(NdisOffload) != NDIS_OFFLOAD_REV3_BYTES);
 enum {
     NDIS_PARAM_NO_CHANGE = 0,
     NDIS_PARAM_OFF = 1,
-    NDIS_PARAM_TX = 2,          /* LSO and RSC: on */
+    NDIS_PARAM_TX = 2,
+    NDIS_PARAM_ON = 2,          /* LSO and RSC */
     NDIS_PARAM_RX = 3,
     NDIS_PARAM_BOTH = 4,
 };

@@ -1,13 +1,12 @@
 /*
- * The synthetic NIC's control plane: RNDIS messages, OIDs, offload settings
- * and status indications.  Called by hv-net.c with messages already copied
+ * The synthetic NIC's control plane: RNDIS messages, OIDs and status
+ * indications.  Called by hv-net.c with messages already copied
  * out of guest memory; answers are queued and leave from the channel worker.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
 
 #include "qemu/osdep.h"
-#include "qemu/units.h"
 #include "hw/hyperv/hyperv-host.h"
 #include "net/eth.h"
 #include "hv-net.h"
@@ -80,7 +79,7 @@ static void send_query_complete(HvNet *s, uint32_t id, uint32_t status,
     reply_send(s, reply);
 }
 
-static void send_indication(HvNet *s, uint32_t status, const void *info,
+void hv_net_indicate(HvNet *s, uint32_t status, const void *info,
                             uint32_t bytes)
 {
     HvNetReply *reply;
@@ -118,136 +117,8 @@ void hv_net_link_update(HvNet *s)
     }
     s->session.told_link_down = down;
     s->session.told_link_ms = now;
-    send_indication(s, down ? RNDIS_INDICATE_DISCONNECT
+    hv_net_indicate(s, down ? RNDIS_INDICATE_DISCONNECT
                             : RNDIS_INDICATE_CONNECT, NULL, 0);
-}
-
-/*
- * Offloads
- */
-
-void hv_net_offload_defaults(HvNet *s)
-{
-    uint8_t both = s->csum ? HV_NET_CSUM_TX | HV_NET_CSUM_RX : 0;
-
-    s->session.offload = (HvNetOffload) { both, both, both, both, both };
-}
-
-static uint32_t offload_flags(uint8_t which, uint8_t header, uint8_t tcp,
-                              uint8_t udp)
-{
-    uint32_t flags = 0;
-
-    if (header & which) {
-        flags |= NDIS_CSUM_IP_HEADER;
-    }
-    if (tcp & which) {
-        flags |= NDIS_CSUM_TCP | NDIS_CSUM_TCP_OPTIONS | NDIS_CSUM_IP_OPTIONS;
-    }
-    if (udp & which) {
-        flags |= NDIS_CSUM_UDP | NDIS_CSUM_IP_OPTIONS;
-    }
-    return flags;
-}
-
-/* Size of the structure by revision, the newest this session knows. */
-static uint32_t offload_bytes(HvNet *s, uint8_t *revision)
-{
-    if (s->session.nvsp >= NVSP_VERSION_5) {
-        *revision = 3;
-        return NDIS_OFFLOAD_REV3_BYTES;
-    }
-    if (s->session.nvsp >= NVSP_VERSION_4) {
-        *revision = 2;
-        return NDIS_OFFLOAD_REV2_BYTES;
-    }
-    *revision = 1;
-    return NDIS_OFFLOAD_REV1_BYTES;
-}
-
-/*
- * LSO and RSC are left at zero: this NIC does not do them.
- */
-static uint32_t offload_fill(HvNet *s, const HvNetOffload *from,
-                             NdisOffload *to)
-{
-    uint32_t bytes;
-
-    memset(to, 0, sizeof(*to));
-    to->header.type = NDIS_TYPE_OFFLOAD;
-    bytes = offload_bytes(s, &to->header.revision);
-    to->header.bytes = bytes;
-
-    to->csum.v4_tx = offload_flags(HV_NET_CSUM_TX, from->ipv4_header,
-                                   from->tcp_v4, from->udp_v4);
-    to->csum.v4_rx = offload_flags(HV_NET_CSUM_RX, from->ipv4_header,
-                                   from->tcp_v4, from->udp_v4);
-    to->csum.v6_tx = offload_flags(HV_NET_CSUM_TX, 0, from->tcp_v6,
-                                   from->udp_v6);
-    to->csum.v6_rx = offload_flags(HV_NET_CSUM_RX, 0, from->tcp_v6,
-                                   from->udp_v6);
-    if (s->csum) {
-        to->csum.v4_tx_encapsulation = NDIS_ENCAPSULATION_802_3;
-        to->csum.v4_rx_encapsulation = NDIS_ENCAPSULATION_802_3;
-        to->csum.v6_tx_encapsulation = NDIS_ENCAPSULATION_802_3;
-        to->csum.v6_rx_encapsulation = NDIS_ENCAPSULATION_802_3;
-    }
-    return bytes;
-}
-
-/* Apply one of the settings; false if it is none or asks for what is not. */
-static bool offload_set(HvNet *s, uint8_t code, uint8_t *to)
-{
-    static const uint8_t meaning[] = {
-        [NDIS_PARAM_OFF] = 0,
-        [NDIS_PARAM_TX] = HV_NET_CSUM_TX,
-        [NDIS_PARAM_RX] = HV_NET_CSUM_RX,
-        [NDIS_PARAM_BOTH] = HV_NET_CSUM_TX | HV_NET_CSUM_RX,
-    };
-
-    if (code == NDIS_PARAM_NO_CHANGE) {
-        return true;
-    }
-    if (code > NDIS_PARAM_BOTH || (meaning[code] && !s->csum)) {
-        return false;
-    }
-    *to = meaning[code];
-    return true;
-}
-
-static uint32_t set_offload_parameters(HvNet *s, const uint8_t *info,
-                                       uint32_t bytes)
-{
-    NdisOffloadParameters p = { 0 };
-    HvNetOffload offload = s->session.offload;
-    NdisOffload current;
-    uint32_t current_bytes;
-
-    memcpy(&p, info, MIN(bytes, sizeof(p)));
-    if (bytes < sizeof(p.header) || p.header.type != NDIS_TYPE_DEFAULT ||
-        p.header.revision < 1 || p.header.bytes < NDIS_OFFLOAD_PARAMETERS_MIN ||
-        p.header.bytes > bytes) {
-        return RNDIS_STATUS_INVALID_DATA;
-    }
-    if (p.header.bytes < sizeof(p)) {
-        memset((uint8_t *)&p + p.header.bytes, 0, sizeof(p) - p.header.bytes);
-    }
-    if (p.lso_v1 >= NDIS_PARAM_TX || p.lso_v2_v4 >= NDIS_PARAM_TX ||
-        p.lso_v2_v6 >= NDIS_PARAM_TX || p.rsc_v4 >= NDIS_PARAM_TX ||
-        p.rsc_v6 >= NDIS_PARAM_TX) {
-        return RNDIS_STATUS_NOT_SUPPORTED;
-    }
-    if (!offload_set(s, p.ipv4_header, &offload.ipv4_header) ||
-        !offload_set(s, p.tcp_v4, &offload.tcp_v4) ||
-        !offload_set(s, p.udp_v4, &offload.udp_v4) ||
-        !offload_set(s, p.tcp_v6, &offload.tcp_v6) ||
-        !offload_set(s, p.udp_v6, &offload.udp_v6)) {
-        return RNDIS_STATUS_INVALID_DATA;
-    }
-    s->session.offload = offload;
-    current_bytes = offload_fill(s, &offload, &current);
-    send_indication(s, RNDIS_INDICATE_OFFLOAD, &current, current_bytes);
-    return RNDIS_STATUS_SUCCESS;
 }
 
 /*
@@ -371,35 +242,6 @@ static uint32_t fill_supported(HvNet *s, uint8_t *out)
     return count * sizeof(supported_oids[0]);
 }
 
-/*
- * The guest says how much it understands in the query's header; the answer
- * must not be longer.
- */
-static uint32_t fill_offload_capabilities(HvNet *s, const uint8_t *info,
-                                          uint32_t info_bytes, void *out)
-{
-    HvNetOffload all = { 0 };
-    NdisOffload caps;
-    NdisObjectHeader asked;
-    uint32_t bytes;
-
-    if (s->csum) {
-        memset(&all, HV_NET_CSUM_TX | HV_NET_CSUM_RX, sizeof(all));
-    }
-    bytes = offload_fill(s, &all, &caps);
-    if (info_bytes >= sizeof(asked)) {
-        memcpy(&asked, info, sizeof(asked));
-        if (asked.bytes < bytes && asked.bytes >= NDIS_OFFLOAD_REV1_BYTES) {
-            bytes = asked.bytes >= NDIS_OFFLOAD_REV2_BYTES ?
-                    NDIS_OFFLOAD_REV2_BYTES : NDIS_OFFLOAD_REV1_BYTES;
-            caps.header.revision = bytes == NDIS_OFFLOAD_REV2_BYTES ? 2 : 1;
-            caps.header.bytes = bytes;
-        }
-    }
-    memcpy(out, &caps, bytes);
-    return bytes;
-}
-
 /* Returns a status; on success @out (of at least 512 bytes) is filled. */
 static uint32_t query(HvNet *s, uint32_t oid, const uint8_t *info,
                       uint32_t info_bytes, uint8_t *out, uint32_t *bytes)
@@ -443,15 +285,11 @@ static uint32_t query(HvNet *s, uint32_t oid, const uint8_t *info,
         *bytes = 16;
         break;
     case OID_TCP_OFFLOAD_HARDWARE_CAPABILITIES:
-        *bytes = fill_offload_capabilities(s, info, info_bytes, out);
+        *bytes = hv_net_offload_capabilities(s, info, info_bytes, out);
         break;
-    case OID_TCP_OFFLOAD_CURRENT_CONFIG: {
-        NdisOffload current;
-
-        *bytes = offload_fill(s, &s->session.offload, &current);
-        memcpy(out, &current, *bytes);
+    case OID_TCP_OFFLOAD_CURRENT_CONFIG:
+        *bytes = hv_net_offload_current(s, out);
         break;
-    }
     case OID_OFFLOAD_ENCAPSULATION:
         stl_le_p(out, NDIS_ENCAPSULATION_802_3);
         *bytes = 4;
@@ -527,7 +365,7 @@ static uint32_t set(HvNet *s, uint32_t oid, const uint8_t *info,
         s->rx_stalled_on = 0;
         return RNDIS_STATUS_SUCCESS;
     case OID_TCP_OFFLOAD_PARAMETERS:
-        return set_offload_parameters(s, info, bytes);
+        return hv_net_offload_set(s, info, bytes);
     case OID_GEN_RECEIVE_SCALE_PARAMETERS:
         return rss_known(s) ? hv_net_rss_set(s, info, bytes)
                             : RNDIS_STATUS_NOT_SUPPORTED;

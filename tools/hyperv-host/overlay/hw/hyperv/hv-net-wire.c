@@ -16,12 +16,9 @@
 
 #include "qemu/osdep.h"
 #include "qemu/iov.h"
-#include "qemu/units.h"
 #include "qapi/error.h"
 #include "qapi/qmp/qdict.h"
 #include "qapi/visitor.h"
-#include "net/eth.h"
-#include "standard-headers/linux/virtio_net.h"
 #include "hv-net.h"
 
 /* A frame of more pieces counts as one: nobody has so small an MSS. */
@@ -37,15 +34,6 @@
 #define WIRE_DUPLICATED     2u
 #define WIRE_REORDERED      4u
 
-#define TCP_HEADER_MIN      20
-#define TCP_SEQ             4
-#define TCP_OFFSET          12
-#define TCP_FLAGS           13
-#define TCP_CSUM            16
-#define TCP_FLAG_FIN        0x01
-#define TCP_FLAG_PSH        0x08
-#define TCP_FLAG_CWR        0x80
-
 struct HvNetWireItem {
     QSIMPLEQ_ENTRY(HvNetWireItem) link;
     NetClientState *nc;
@@ -57,128 +45,30 @@ struct HvNetWireItem {
     uint8_t data[];
 };
 
-/* Where things are in a frame; offsets count from the vnet header. */
-typedef struct WireLayout {
-    uint32_t bytes;
-    uint32_t skip;              /* of the vnet header */
-    uint32_t pieces;
-    /* the rest only if there are several pieces */
-    uint32_t ip;
-    uint32_t tcp;
-    uint32_t payload;
-    uint32_t mss;
-    bool ipv6;
-} WireLayout;
-
 /*
  * Large frames
  */
 
-/* Fill in the rest of @at, or leave it as one piece.  @data: @left bytes. */
-static void layout_pieces(WireLayout *at, const uint8_t *data, uint32_t left)
-{
-    const struct virtio_net_hdr *vnet = (const struct virtio_net_hdr *)data;
-    uint8_t type = vnet->gso_type & ~VIRTIO_NET_HDR_GSO_ECN;
-    uint32_t ip = at->skip + ETH_HLEN, tcp, payload, pieces;
-    bool ipv6 = type == VIRTIO_NET_HDR_GSO_TCPV6;
-
-    if (left < ip + 4) {
-        return;
-    }
-    if (lduw_be_p(data + ip - 2) == ETH_P_VLAN) {
-        ip += 4;
-    }
-    if (left < ip + 40) {
-        return;
-    }
-    tcp = ip + (ipv6 ? 40 : (data[ip] & 0xf) * 4);
-    if (ipv6 && (vnet->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM)) {
-        /* after extension headers */
-        tcp = MAX(tcp, at->skip + vnet->csum_start);
-    }
-    if (data[ip] >> 4 != (ipv6 ? 6 : 4) || tcp < ip + 20 ||
-        left < tcp + TCP_HEADER_MIN) {
-        return;
-    }
-    payload = tcp + (data[tcp + TCP_OFFSET] >> 4) * 4;
-    if (payload < tcp + TCP_HEADER_MIN || payload >= at->bytes) {
-        return;
-    }
-    pieces = DIV_ROUND_UP(at->bytes - payload, vnet->gso_size);
-    if (pieces > WIRE_PIECES_MAX) {
-        return;
-    }
-    at->pieces = pieces;
-    at->ip = ip;
-    at->tcp = tcp;
-    at->payload = payload;
-    at->mss = vnet->gso_size;
-    at->ipv6 = ipv6;
-}
-
 /* @head: as much of the frame as has headers; @bytes: of all of it. */
-static WireLayout layout_frame(HvNet *s, const uint8_t *head,
-                               uint32_t head_bytes, uint32_t bytes)
+static HvNetGso layout_frame(HvNet *s, const uint8_t *head,
+                             uint32_t head_bytes, uint32_t bytes)
 {
     const struct virtio_net_hdr *vnet = (const struct virtio_net_hdr *)head;
-    WireLayout at = {
+    HvNetGso at = {
         .bytes = bytes,
         .skip = s->vnet ? sizeof(*vnet) : 0,
-        .pieces = 1,
     };
 
-    if (at.skip && head_bytes >= at.skip && vnet->gso_size) {
-        uint8_t type = vnet->gso_type & ~VIRTIO_NET_HDR_GSO_ECN;
-
-        if (type == VIRTIO_NET_HDR_GSO_TCPV4 ||
-            type == VIRTIO_NET_HDR_GSO_TCPV6) {
-            layout_pieces(&at, head, head_bytes);
-        }
+    if (!at.skip || head_bytes < at.skip ||
+        !hv_net_gso_layout(&at, vnet, head, head_bytes) ||
+        at.pieces > WIRE_PIECES_MAX) {
+        at.pieces = 1;
     }
     return at;
 }
 
-/* The headers of a frame that has become @bytes, from piece @first on. */
-static void cut_headers(const WireLayout *at, uint8_t *data, uint32_t bytes,
-                        uint32_t first, uint32_t count)
-{
-    struct virtio_net_hdr *vnet = (struct virtio_net_hdr *)data;
-    uint8_t *ip = data + at->ip, *tcp = data + at->tcp;
-    uint32_t ip_bytes = at->tcp - at->ip;
-
-    if (at->ipv6) {
-        stw_be_p(ip + 4, bytes - at->ip - 40);
-    } else {
-        stw_be_p(ip + 2, bytes - at->ip);
-        stw_be_p(ip + 4, lduw_be_p(ip + 4) + first);
-        stw_he_p(ip + 10, 0);
-        stw_he_p(ip + 10, hv_net_csum_finish(hv_net_csum_add(0, ip,
-                                                             ip_bytes)));
-    }
-    stl_be_p(tcp + TCP_SEQ, ldl_be_p(tcp + TCP_SEQ) + first * at->mss);
-    if (first) {
-        tcp[TCP_FLAGS] &= ~TCP_FLAG_CWR;
-    }
-    if (first + count < at->pieces) {
-        tcp[TCP_FLAGS] &= ~(TCP_FLAG_FIN | TCP_FLAG_PSH);
-    }
-    if (vnet->flags & VIRTIO_NET_HDR_F_NEEDS_CSUM) {
-        /* the pseudo header's sum, which has the length in it */
-        uint32_t sum = lduw_be_p(tcp + TCP_CSUM);
-
-        sum += (uint16_t)~(at->bytes - at->tcp) + (bytes - at->tcp);
-        sum = (sum & 0xffff) + (sum >> 16);
-        sum = (sum & 0xffff) + (sum >> 16);
-        stw_be_p(tcp + TCP_CSUM, sum);
-    }
-    if (count == 1) {
-        vnet->gso_type = VIRTIO_NET_HDR_GSO_NONE;
-        vnet->gso_size = 0;
-    }
-}
-
 /* @count pieces of a frame from @first on, as a frame of their own. */
-static HvNetWireItem *item_new(const WireLayout *at, NetClientState *nc,
+static HvNetWireItem *item_new(const HvNetGso *at, NetClientState *nc,
                                const struct iovec *iov, int iov_count,
                                uint32_t first, uint32_t count)
 {
@@ -197,7 +87,8 @@ static HvNetWireItem *item_new(const WireLayout *at, NetClientState *nc,
     iov_to_buf(iov, iov_count, 0, item->data, head);
     iov_to_buf(iov, iov_count, from, item->data + head, body);
     if (!whole) {
-        cut_headers(at, item->data, item->bytes, first, count);
+        hv_net_gso_cut(at, (struct virtio_net_hdr *)item->data, item->data,
+                       item->bytes, first, count);
     }
     return item;
 }
@@ -397,8 +288,7 @@ static void wire_put_frame(HvNet *s, HvNetWireSide *side, NetClientState *nc,
 {
     uint8_t head[512], fate[WIRE_PIECES_MAX];
     size_t head_bytes = iov_to_buf(iov, iov_count, 0, head, sizeof(head));
-    WireLayout at = layout_frame(s, head, head_bytes,
-                                 iov_size(iov, iov_count));
+    HvNetGso at = layout_frame(s, head, head_bytes, iov_size(iov, iov_count));
     uint32_t i, n;
 
     side->frames++;

@@ -1,7 +1,9 @@
 /*
- * The parts of the synthetic NIC and what they share: hv-net.c (device, NVSP
- * and the packet paths), hv-net-rndis.c (control messages and OIDs),
- * hv-net-rss.c (receive side scaling), hv-net-csum.c (checksums in software)
+ * The parts of the synthetic NIC and what they share: hv-net.c (device and
+ * channel worker), hv-net-nvsp.c (negotiation), hv-net-rx.c and hv-net-tx.c
+ * (the packet paths), hv-net-rndis.c (control messages and OIDs),
+ * hv-net-offload.c (which offloads are on), hv-net-rss.c (receive side
+ * scaling), hv-net-gso.c (large frames), hv-net-csum.c (checksums in software)
  * and hv-net-wire.c (delay, loss, ...).
  *
  * Everything runs in the main loop under the BQL.
@@ -17,6 +19,8 @@
 #include "hv-net-toeplitz.h"
 #include "hv-net-wire.h"
 #include "net/net.h"
+#include "qemu/units.h"
+#include "standard-headers/linux/virtio_net.h"
 
 #define TYPE_HV_NET "hv-net"
 OBJECT_DECLARE_SIMPLE_TYPE(HvNet, HV_NET)
@@ -33,12 +37,17 @@ OBJECT_DECLARE_SIMPLE_TYPE(HvNet, HV_NET)
 #define HV_NET_CONTROL_MESSAGE_MAX  (16u * KiB)
 #define HV_NET_TX_QUEUE             1024u
 #define HV_NET_TX_IOV               192
+/* What virtual switches offer as the largest LSO frame, and the smallest. */
+#define HV_NET_LSO_MAX              0xf53cu
+#define HV_NET_LSO_SEGMENTS         2u
 #define HV_NET_FRAME_MAX            (64u * KiB)
 #define HV_NET_QUEUES_MAX           64u
 #define HV_NET_RSS_TABLE            128u
 #define HV_NET_RSS_KEY_BYTES        40u
 #define HV_NET_SEND_TABLE           16u
 #define HV_NET_NO_SECTION           UINT32_MAX
+/* Whoever is not the worker leaves it this much of the ring for completions. */
+#define HV_NET_RING_RESERVE         256u
 
 /* RNDIS session: NONE -> INITIALIZED -> HALTED, ended by closing. */
 typedef enum HvNetRndisState {
@@ -50,13 +59,17 @@ typedef enum HvNetRndisState {
 #define HV_NET_CSUM_TX  1u
 #define HV_NET_CSUM_RX  2u
 
-/* Checksum offloads in force, each HV_NET_CSUM_* bits. */
+/* Offloads in force; the checksums are HV_NET_CSUM_* bits. */
 typedef struct HvNetOffload {
     uint8_t ipv4_header;
     uint8_t tcp_v4;
     uint8_t udp_v4;
     uint8_t tcp_v6;
     uint8_t udp_v6;
+    bool lso_v4;
+    bool lso_v6;
+    bool rsc_v4;
+    bool rsc_v6;
 } HvNetOffload;
 
 /* A control message on its way to the guest. */
@@ -107,7 +120,14 @@ struct HvNet {
     uint32_t max_mtu;           /* as the guest counts it, with L2 header */
     uint32_t link_speed;        /* Mbit/s */
     uint32_t queues;            /* channels, with the primary */
-    bool csum;
+    bool csum;                  /* without it none of the next four */
+    bool csum_tx4;
+    bool csum_tx6;
+    bool csum_rx4;
+    bool csum_rx6;
+    bool lso;                   /* without it none of the next two */
+    bool lso4;
+    bool lso6;
     bool rss_udp;               /* offer hashes over UDP ports */
     bool old_send_table;        /* with a wrong offset, up to NVSP 6 */
     char *stats_name;
@@ -165,6 +185,9 @@ struct HvNet {
     uint64_t tx_bytes;
     uint64_t tx_errors;
     uint64_t tx_csum;
+    uint64_t tx_large;          /* LSO frames */
+    uint64_t tx_large_segments; /* that these become */
+    uint32_t tx_large_peak;     /* bytes of the largest */
     uint64_t rx_packets;
     uint64_t rx_bytes;
     uint64_t rx_dropped;
@@ -172,8 +195,6 @@ struct HvNet {
     uint64_t rx_stalls_section; /* or to give back receive sections */
     uint32_t rx_sections_peak;
 };
-
-/* hv-net.c */
 
 static inline VMBusChannel *hv_net_primary(HvNet *s)
 {
@@ -185,10 +206,62 @@ static inline VMBusChannel *hv_net_channel(HvNet *s, uint32_t index)
     return &VMBUS_DEVICE(s)->channels[index];
 }
 
+static inline HvNetQueue *hv_net_queue_of(HvNet *s, const VMBusChannel *chan)
+{
+    return &s->queue[chan->index];
+}
+
+/* hv-net.c */
+
 bool hv_net_link_down(HvNet *s);
+/* Tell the backend which unfinished frames we take. */
+void hv_net_backend_offload(HvNet *s);
+/* Room for one completion?  If not, the worker is called when there is. */
+bool hv_net_completion_room(VMBusChannel *chan);
+/* Complete a packet of the guest; the room has been checked. */
+void hv_net_complete(VMBusChannel *chan, uint64_t transaction_id,
+                     const NvspMessage *msg);
+
+/* hv-net-nvsp.c */
+
+/* A packet that is neither a completion nor an RNDIS packet. */
+void hv_net_nvsp_handle(HvNet *s, VMBusChannel *chan, const VMBusPacket *pkt);
+/* RNDIS and subchannels need versions, configuration and receive buffer. */
+bool hv_net_session_complete(HvNet *s);
+/* Tell the guest which channel to send on, if it is time for that. */
+void hv_net_send_table(HvNet *s);
+
+/* hv-net-rx.c */
+
+/* The receive buffer has come: all its sections are free. */
+void hv_net_sections_create(HvNet *s);
+/* Give each channel its share of what is free. */
+void hv_net_sections_share_out(HvNet *s);
+/* @chan is gone, and with it the completions it would have brought. */
+void hv_net_sections_reclaim(HvNet *s, VMBusChannel *chan);
+/* The guest gets its buffers back; frames wait from here on. */
+void hv_net_buffers_release(HvNet *s);
+/* Send queued control messages as far as there are sections and room. */
+void hv_net_replies_send(HvNet *s);
+/* The guest is done with what an announcement gave it. */
+void hv_net_rx_completion(HvNet *s, VMBusChannel *chan,
+                          const VMBusPacket *pkt);
+/* Frames wait; the worker of @chan asks for them again. */
+void hv_net_rx_stall(HvNet *s, const VMBusChannel *chan);
+/* Ask for the frames that wait, if it is @chan that they waited for. */
+void hv_net_rx_resume(HvNet *s, const VMBusChannel *chan);
+bool hv_net_can_receive(NetClientState *nc);
 /* A frame that has passed the wire; 0: later, hv_net_wire_resume says when. */
 ssize_t hv_net_receive_iov(NetClientState *nc, const struct iovec *iov,
                            int count);
+
+/* hv-net-tx.c */
+
+/* An RNDIS packet: done at once, or as soon as the backend has time. */
+void hv_net_tx_packet(HvNet *s, VMBusChannel *chan, const VMBusPacket *pkt);
+/* Go on with the packets that wait. */
+void hv_net_tx_run(HvNet *s, VMBusChannel *chan);
+void hv_net_tx_clear(HvNetQueue *q);
 
 /* hv-net-rndis.c */
 
@@ -199,9 +272,60 @@ ssize_t hv_net_receive_iov(NetClientState *nc, const struct iovec *iov,
  */
 bool hv_net_control(HvNet *s, const uint8_t *msg, uint32_t bytes);
 void hv_net_replies_clear(HvNet *s);
+/* Queue a status indication. */
+void hv_net_indicate(HvNet *s, uint32_t status, const void *info,
+                     uint32_t bytes);
 /* The link may have changed: tell the guest, at once or when it is time. */
 void hv_net_link_update(HvNet *s);
+
+/* hv-net-offload.c */
+
 void hv_net_offload_defaults(HvNet *s);
+/* What is offered, as NDIS has it; returns its size. */
+uint32_t hv_net_offload_capabilities(HvNet *s, const uint8_t *info,
+                                     uint32_t info_bytes, void *out);
+/* What is on; returns its size. */
+uint32_t hv_net_offload_current(HvNet *s, void *out);
+/* The guest sets its parameters; returns an RNDIS status. */
+uint32_t hv_net_offload_set(HvNet *s, const uint8_t *info, uint32_t bytes);
+
+/* hv-net-gso.c */
+
+/* Where things are in a large frame; offsets count from the vnet header. */
+typedef struct HvNetGso {
+    uint32_t bytes;
+    uint32_t skip;              /* of the vnet header, 0 if it is elsewhere */
+    /* the rest is filled in by hv_net_gso_layout */
+    uint32_t pieces;
+    uint32_t ip;
+    uint32_t tcp;
+    uint32_t payload;
+    uint32_t mss;
+    bool ipv6;
+} HvNetGso;
+
+/*
+ * Fill in @at from the headers at @data (@left bytes, with the vnet header if
+ * @at->skip says so).  False if this is no large frame, or a malformed one.
+ */
+bool hv_net_gso_layout(HvNetGso *at, const struct virtio_net_hdr *vnet,
+                       const uint8_t *data, uint32_t left);
+/*
+ * @data has a copy of the headers of @at; make them those of a frame of
+ * @bytes, pieces @first to @first + @count of it.
+ */
+void hv_net_gso_cut(const HvNetGso *at, struct virtio_net_hdr *vnet,
+                    uint8_t *data, uint32_t bytes, uint32_t first,
+                    uint32_t count);
+/*
+ * The rule that an LSO frame of @bytes breaks, or NULL.  @head: its first
+ * @head_bytes, @lso: the per-packet information.
+ */
+const char *hv_net_lso_check(const uint8_t *head, uint32_t head_bytes,
+                             uint32_t bytes, uint32_t lso, uint32_t mtu);
+/* Fill in what the guest left open in @head, which has been checked. */
+void hv_net_lso_fill(uint8_t *head, uint32_t bytes, uint32_t lso,
+                     struct virtio_net_hdr *vnet);
 
 /* hv-net-rss.c */
 
