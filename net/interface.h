@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// A NIC as one core's lwIP sees it: what netif.c (it comes and goes), rx.c and tx.c share. All of it
-// belongs to the core of the NIC's channel; nothing here may be called from elsewhere.
+// A NIC as one core's lwIP sees it: what netif.c (it comes and goes), share.c (what core 0 tells the
+// others), rx.c and tx.c share. All of it belongs to the core of the NIC's channel; nothing here may be
+// called from elsewhere. Its memory is never freed but used again, so that core 0 may look at the
+// counters of any core at any time.
 #pragma once
 
 #include <stdbool.h>
@@ -30,6 +32,8 @@ struct interface {
     struct netif netif;
     struct nic *nic;
     struct interface *next;
+    unsigned index;     // nic_info.index
+    uint64_t untold;    // core 0: bit for each core that does not know the addresses yet
     uint16_t checksums; // NETIF_CHECKSUM_GEN_*: what lwIP fills in itself
     bool refused;       // lwIP was told that the queue is full
     unsigned queue_first, queue_count;
@@ -40,7 +44,22 @@ struct interface {
     uint64_t tx_frames, tx_bytes, tx_held, tx_queued, tx_refused, tx_coalesced, tx_no_memory;
     uint64_t tx_large, tx_too_long;
     unsigned rx_on_loan, tx_in_flight;
+    uint64_t arp_shared, arp_not_shared; // neighbours told to other cores; no room for the message
 };
+
+// netif.c: the calling core's interface of a NIC, or NULL. The pointer is only compared.
+struct interface *interface_of(const struct nic *nic);
+
+// share.c: an interface is there, or goes, on the calling core.
+void share_join(struct interface *interface);
+void share_leave(struct interface *interface);
+// The cores that have an interface of this NIC, a bit for each. May change at any time.
+uint64_t share_cores(const struct interface *interface);
+// Tells the other cores the addresses, now and, where there is no room for a message, soon. Core 0.
+void share_addresses(struct interface *interface);
+// netif->input: Ethernet frames from the NIC to lwIP. Neighbours that tell their address by ARP are
+// made known to the other cores, because their answers arrive on one core whoever asked.
+err_t share_input(struct pbuf *p, struct netif *netif);
 
 // rx.c: nic_client.receive and .batch_end.
 void interface_receive(struct nic *nic, const struct nic_frame *frame);

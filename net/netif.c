@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The NIC driver's client: interfaces of lwIP come and go with the NICs, and with their link. Frames
-// pass through rx.c and tx.c. Runs on the core of the NIC's channel.
+// The NIC driver's client: interfaces of lwIP come and go with the NICs, and with their link. Each core
+// that has a channel of a NIC has an interface of its own; core 0's has DHCP and the say about
+// addresses (share.c). Frames pass through rx.c and tx.c.
 #include <string.h>
 
 #include "kernel/alloc.h"
@@ -13,14 +14,26 @@
 #include "lwip/ip4_frag.h"
 #include "net/interface.h"
 #include "net/stack.h"
-#include "netif/ethernet.h"
 
 static PERCORE struct interface *interfaces;
+static PERCORE struct interface *spare; // of NICs that went
 
+struct interface *interface_of(const struct nic *nic)
+{
+    struct interface *i = interfaces;
+    while (i && i->nic != nic)
+        i = i->next;
+    return i;
+}
+
+// Core 0's addresses are everyone's.
 static void address_changed(struct netif *netif)
 {
-    const struct interface *interface = netif->state;
-    if (!netif_is_up(netif) || ip4_addr_isany_val(*netif_ip4_addr(netif)))
+    struct interface *interface = netif->state;
+    if (core_id() != 0 || !netif_is_up(netif))
+        return;
+    share_addresses(interface);
+    if (ip4_addr_isany_val(*netif_ip4_addr(netif)))
         return;
     char address[IP4ADDR_STRLEN_MAX], gateway[IP4ADDR_STRLEN_MAX];
     ip4addr_ntoa_r(netif_ip4_addr(netif), address, sizeof(address));
@@ -58,34 +71,59 @@ static void netif_link(struct nic *nic)
     if (!interface)
         return;
     bool up = nic_info(nic)->link_up;
-    log_info("net: %s: link %s", nic_info(nic)->name, up ? "up" : "down");
+    if (core_id() == 0)
+        log_info("net: %s: link %s", nic_info(nic)->name, up ? "up" : "down");
     if (up)
         netif_set_link_up(&interface->netif);
     else
         netif_set_link_down(&interface->netif);
 }
 
-static void netif_attach(struct nic *nic)
+static struct interface *interface_new(struct nic *nic)
 {
-    struct interface *interface = net_calloc(1, sizeof(*interface));
+    struct interface *interface = spare;
+    if (interface)
+        spare = interface->next;
+    else
+        interface = net_alloc(sizeof(*interface));
     if (!interface) {
         log_error("net: %s: no memory, not used", nic_info(nic)->name);
+        return NULL;
+    }
+    memset(interface, 0, sizeof(*interface));
+    interface->nic = nic;
+    interface->index = nic_info(nic)->index;
+    return interface;
+}
+
+// A static address is for the first NIC; there is no way to say which others are meant.
+static void configure_addresses(struct interface *interface, bool first)
+{
+    if (config.dhcp || !first) {
+        if (dhcp_start(&interface->netif) != ERR_OK)
+            log_error("net: %s: no memory for DHCP", nic_info(interface->nic)->name);
         return;
     }
-    interface->nic = nic;
+    ip4_addr_t address = {config.address}, mask = {config.netmask}, gateway = {config.gateway};
+    netif_set_addr(&interface->netif, &address, &mask, &gateway);
+}
+
+static void netif_attach(struct nic *nic)
+{
+    struct interface *interface = interface_new(nic);
+    if (!interface)
+        return;
+    bool first = !interfaces;
     nic_set_client_data(nic, interface);
-    // A static address is for the first NIC; there is no way to say which others are meant.
-    bool dhcp = config.dhcp || interfaces;
-    ip4_addr_t address = {dhcp ? 0 : config.address}, mask = {dhcp ? 0 : config.netmask},
-               gateway = {dhcp ? 0 : config.gateway};
-    netif_add(&interface->netif, &address, &mask, &gateway, interface, netif_setup, ethernet_input);
+    netif_add_noaddr(&interface->netif, interface, netif_setup, share_input);
     interface->next = interfaces;
     interfaces = interface;
     if (!netif_default)
         netif_set_default(&interface->netif);
     netif_set_up(&interface->netif);
-    if (dhcp && dhcp_start(&interface->netif) != ERR_OK)
-        log_error("net: %s: no memory for DHCP", nic_info(nic)->name);
+    share_join(interface);
+    if (core_id() == 0)
+        configure_addresses(interface, first);
     if (nic_info(nic)->link_up)
         netif_link(nic);
 }
@@ -99,8 +137,11 @@ static void netif_detach(struct nic *nic)
     while (*link != interface)
         link = &(*link)->next;
     *link = interface->next;
-    dhcp_stop(&interface->netif);
-    dhcp_cleanup(&interface->netif);
+    share_leave(interface);
+    if (core_id() == 0) {
+        dhcp_stop(&interface->netif);
+        dhcp_cleanup(&interface->netif);
+    }
     netif_remove(&interface->netif); // aborts the connections that use its address
     if (!netif_default && interfaces)
         netif_set_default(&interfaces->netif);
@@ -115,7 +156,8 @@ static void netif_detach(struct nic *nic)
                   nic_info(nic)->name, interface->rx_on_loan, interface->tx_in_flight);
         return;
     }
-    heap_free(interface);
+    interface->next = spare;
+    spare = interface;
 }
 
 const struct nic_client netif_nic_client = {
@@ -130,27 +172,89 @@ const struct nic_client netif_nic_client = {
 
 // ---- Statistics ----
 
+static const struct counter {
+    const char *name;
+    size_t at;
+} counters[] = {
+    {"rx_frames", offsetof(struct interface, rx_frames)},
+    {"rx_segments", offsetof(struct interface, rx_segments)},
+    {"rx_bytes", offsetof(struct interface, rx_bytes)},
+    {"rx_copied", offsetof(struct interface, rx_copied)},
+    {"rx_bad_checksum", offsetof(struct interface, rx_bad_checksum)},
+    {"rx_bad_length", offsetof(struct interface, rx_bad_length)},
+    {"rx_no_memory", offsetof(struct interface, rx_no_memory)},
+    {"tx_frames", offsetof(struct interface, tx_frames)},
+    {"tx_bytes", offsetof(struct interface, tx_bytes)},
+    {"tx_held", offsetof(struct interface, tx_held)},
+    {"tx_queued", offsetof(struct interface, tx_queued)},
+    {"tx_refused", offsetof(struct interface, tx_refused)},
+    {"tx_coalesced", offsetof(struct interface, tx_coalesced)},
+    {"tx_no_memory", offsetof(struct interface, tx_no_memory)},
+    {"tx_large", offsetof(struct interface, tx_large)},
+    {"tx_too_long", offsetof(struct interface, tx_too_long)},
+    {"arp_shared", offsetof(struct interface, arp_shared)},
+    {"arp_not_shared", offsetof(struct interface, arp_not_shared)},
+};
+
+// A core's interface of a NIC, or NULL. Only its counters and index may be read.
+static const struct interface *peek(unsigned core, unsigned index)
+{
+    const struct interface *i = *(const struct interface *const *)core_peek(core, &interfaces);
+    while (i && i->index != index)
+        i = i->next;
+    return i;
+}
+
+static void write_totals(const struct interface *const *of_core)
+{
+    for (size_t c = 0; c < sizeof(counters) / sizeof(counters[0]); c++) {
+        uint64_t sum = 0;
+        for (unsigned core = 0; core < core_count(); core++)
+            if (of_core[core])
+                sum += *(const uint64_t *)((const char *)of_core[core] + counters[c].at);
+        stats_print("\"%s\":%llu,", counters[c].name, (unsigned long long)sum);
+    }
+    unsigned on_loan = 0, in_flight = 0;
+    for (unsigned core = 0; core < core_count(); core++) {
+        on_loan += of_core[core] ? of_core[core]->rx_on_loan : 0;
+        in_flight += of_core[core] ? of_core[core]->tx_in_flight : 0;
+    }
+    stats_print("\"rx_on_loan\":%u,\"tx_in_flight\":%u,", on_loan, in_flight);
+}
+
+static void write_cores(const struct interface *const *of_core)
+{
+    const char *separator = "";
+    stats_print("\"cores\":{");
+    for (unsigned core = 0; core < core_count(); core++) {
+        const struct interface *i = of_core[core];
+        if (!i)
+            continue;
+        stats_print("%s\"%u\":{\"rx_frames\":%llu,\"rx_bytes\":%llu,\"tx_frames\":%llu,"
+                    "\"tx_bytes\":%llu}",
+                    separator, core, (unsigned long long)i->rx_frames,
+                    (unsigned long long)i->rx_bytes, (unsigned long long)i->tx_frames,
+                    (unsigned long long)i->tx_bytes);
+        separator = ",";
+    }
+    stats_print("}");
+}
+
 static void write_stats(void)
 {
+    const struct interface *of_core[MAX_CORES];
+    const char *separator = "";
     stats_print("{");
-    for (const struct interface *i = interfaces; i; i = i->next) {
-        stats_print("%s\"%s\":{\"rx_frames\":%llu,\"rx_segments\":%llu,\"rx_bytes\":%llu,\"rx_"
-                    "copied\":%llu,"
-                    "\"rx_on_loan\":%u,\"rx_bad_checksum\":%llu,\"rx_bad_length\":%llu,"
-                    "\"rx_no_memory\":%llu,",
-                    i == interfaces ? "" : ",", nic_info(i->nic)->name,
-                    (unsigned long long)i->rx_frames, (unsigned long long)i->rx_segments,
-                    (unsigned long long)i->rx_bytes, (unsigned long long)i->rx_copied,
-                    i->rx_on_loan, (unsigned long long)i->rx_bad_checksum,
-                    (unsigned long long)i->rx_bad_length, (unsigned long long)i->rx_no_memory);
-        stats_print("\"tx_frames\":%llu,\"tx_bytes\":%llu,\"tx_held\":%llu,\"tx_in_flight\":%u,"
-                    "\"tx_queued\":%llu,\"tx_refused\":%llu,\"tx_coalesced\":%llu,"
-                    "\"tx_no_memory\":%llu,\"tx_large\":%llu,\"tx_too_long\":%llu}",
-                    (unsigned long long)i->tx_frames, (unsigned long long)i->tx_bytes,
-                    (unsigned long long)i->tx_held, i->tx_in_flight,
-                    (unsigned long long)i->tx_queued, (unsigned long long)i->tx_refused,
-                    (unsigned long long)i->tx_coalesced, (unsigned long long)i->tx_no_memory,
-                    (unsigned long long)i->tx_large, (unsigned long long)i->tx_too_long);
+    for (unsigned index = 0; index < NIC_MAX; index++) {
+        for (unsigned core = 0; core < core_count(); core++)
+            of_core[core] = peek(core, index);
+        if (!of_core[0])
+            continue;
+        stats_print("%s\"nic%u\":{", separator, index);
+        write_totals(of_core);
+        write_cores(of_core);
+        stats_print("}");
+        separator = ",";
     }
     stats_print("}");
 }

@@ -11,6 +11,7 @@
 #include "kernel/core.h"
 #include "kernel/log.h"
 #include "kernel/loop.h"
+#include "kernel/message.h"
 #include "kernel/panic.h"
 #include "kernel/random.h"
 #include "kernel/time.h"
@@ -43,11 +44,11 @@
 #define PORT_COUNT 16384
 #define PORT_TRIES 256
 
-static PERCORE uint8_t isn_key[16], port_key[16];
+static uint8_t isn_key[16], port_key[16]; // of all cores, so that a flow may change cores
 static PERCORE uint32_t port_counter;
 static PERCORE uint8_t retransmits_slot; // which of a pcb's extra arguments counts retransmissions
-static PERCORE bool announced;
-static PERCORE bool memory_short; // as of this turn of the loop
+static bool announced;                   // core 0's
+static PERCORE bool memory_short;        // as of this turn of the loop
 static PERCORE unsigned overrunning, refused_allocations;
 
 static struct service *const services[] = {&iperf3_service, &echo_service, &discard_service};
@@ -201,32 +202,60 @@ static PERCORE struct poller stack_poller = {
 
 // ---- Statistics ----
 
+// lwIP's numbers and ours, of all cores.
 static void write_tcp_stats(void)
 {
+    struct stats_proto sum = {0};
+    unsigned overran = 0, refused = 0;
+    for (unsigned core = 0; core < core_count(); core++) {
+        const struct stats_ *stats = core_peek(core, &lwip_stats);
+        sum.recv += stats->tcp.recv;
+        sum.xmit += stats->tcp.xmit;
+        sum.drop += stats->tcp.drop;
+        sum.chkerr += stats->tcp.chkerr;
+        sum.memerr += stats->tcp.memerr;
+        overran += *(const unsigned *)core_peek(core, &overrunning);
+        refused += *(const unsigned *)core_peek(core, &refused_allocations);
+    }
     stats_print("{\"in\":%u,\"out\":%u,\"dropped\":%u,\"bad_checksum\":%u,\"no_memory\":%u,"
                 "\"overrunning\":%u,\"refused_allocations\":%u}",
-                (unsigned)lwip_stats.tcp.recv, (unsigned)lwip_stats.tcp.xmit,
-                (unsigned)lwip_stats.tcp.drop, (unsigned)lwip_stats.tcp.chkerr,
-                (unsigned)lwip_stats.tcp.memerr, overrunning, refused_allocations);
+                (unsigned)sum.recv, (unsigned)sum.xmit, (unsigned)sum.drop, (unsigned)sum.chkerr,
+                (unsigned)sum.memerr, overran, refused);
 }
 
 static struct stats_source tcp_stats = {.name = "tcp", .write = write_tcp_stats};
 
-void net_start(void)
+// ---- Start ----
+
+// The calling core's.
+static void stack_start(void)
 {
-    random_bytes(isn_key, sizeof(isn_key));
-    random_bytes(port_key, sizeof(port_key));
     port_counter = random_u32();
     lwip_init();
     retransmits_slot = tcp_ext_arg_alloc_id();
     loop_add(&stack_poller);
-    stats_add(&tcp_stats);
-    netif_start();
     for (unsigned i = 0; i < SERVICE_COUNT; i++) {
         bool wanted = !services[i]->wanted || services[i]->wanted();
         int error = wanted ? services[i]->start(services[i]) : 0;
         if (error)
             log_error("net: cannot start service %s: error %d", services[i]->name, error);
     }
+}
+
+static void start_other(const void *data)
+{
+    (void)data;
+    stack_start();
+}
+
+void net_start(void)
+{
+    random_bytes(isn_key, sizeof(isn_key));
+    random_bytes(port_key, sizeof(port_key));
+    stats_add(&tcp_stats);
+    netif_start();
+    stack_start();
+    for (unsigned core = 1; core < core_count(); core++)
+        message_post(core, start_other, NULL, 0); // their rings are still empty
     netvsc_start(&netif_nic_client);
 }

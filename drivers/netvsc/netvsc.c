@@ -17,7 +17,7 @@
 
 const struct nic_client *nic_client;
 
-static struct nic *nics[NETVSC_MAX];
+static struct nic *nics[NIC_MAX];
 
 const struct nic_info *nic_info(const struct nic *nic)
 {
@@ -281,7 +281,7 @@ static void write_stats(void)
     const char *separator = "";
 
     stats_print("{");
-    for (unsigned i = 0; i < NETVSC_MAX; i++) {
+    for (unsigned i = 0; i < NIC_MAX; i++) {
         if (!nics[i])
             continue;
         stats_print("%s", separator);
@@ -297,7 +297,7 @@ static unsigned free_index(void)
 {
     unsigned i = 0;
 
-    while (i < NETVSC_MAX && nics[i])
+    while (i < NIC_MAX && nics[i])
         i++;
     return i;
 }
@@ -313,17 +313,18 @@ static void nic_destroy(struct nic *nic, unsigned index)
 
 static int probe(struct vmbus_device *device)
 {
-    static const char *const names[NETVSC_MAX] = {"nic0", "nic1", "nic2", "nic3",
+    static const char *const names[NIC_MAX] = {"nic0", "nic1", "nic2", "nic3",
                                                   "nic4", "nic5", "nic6", "nic7"};
     unsigned index = free_index();
 
-    if (index == NETVSC_MAX)
+    if (index == NIC_MAX)
         return -ENOSPC;
     struct nic *nic = page_alloc(NIC_PAGES);
     if (!nic)
         return -ENOMEM;
     nic->device = device;
     nic->info.name = names[index];
+    nic->info.index = index;
     nic->info.channels = 1;
     nic->index = index;
     rss_init(nic);

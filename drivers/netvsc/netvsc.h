@@ -9,6 +9,8 @@
 
 struct nic;
 
+#define NIC_MAX 8 // at a time
+
 enum nic_csum { // what the host vouches for in a received frame
     NIC_CSUM_IP_OK = 1,
     NIC_CSUM_L4_OK = 2,
@@ -75,6 +77,7 @@ struct nic_info {
     unsigned channels;     // cores that have one
     uint32_t rx_sections;  // receive sections in all
     const char *name;      // "nic0"
+    unsigned index; // of the name: 0..NIC_MAX-1, no two NICs have the same
 };
 
 // What the stack gives to the driver. All are called on the core named.

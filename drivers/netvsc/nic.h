@@ -19,7 +19,6 @@
 #include "kernel/fiber.h"
 #include "kernel/time.h"
 
-#define NETVSC_MAX 8 // NICs
 
 #define CONTROL_TIMEOUT (10 * TIME_S) // an NVSP or RNDIS answer
 #define HALT_TIMEOUT (1 * TIME_S)     // the completion of HALT

@@ -323,6 +323,7 @@ int main(int argc, char **argv)
     }
     native_options.large_send = native_options.offload && large_send;
     native_options.large_receive = native_options.offload && large_receive;
+    native_cores_start();
     net_start();
     loop_run();
 }

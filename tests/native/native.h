@@ -21,6 +21,9 @@ extern struct native_options native_options;
 int native_nic_fd(unsigned number);
 bool native_nic_can_receive(unsigned number);
 
+// Messages from now on.
+void native_cores_start(void);
+
 // Undoes loop_add().
 struct poller;
 void native_loop_remove(struct poller *p);
