@@ -314,7 +314,7 @@ static void nic_destroy(struct nic *nic, unsigned index)
 static int probe(struct vmbus_device *device)
 {
     static const char *const names[NIC_MAX] = {"nic0", "nic1", "nic2", "nic3",
-                                                  "nic4", "nic5", "nic6", "nic7"};
+                                               "nic4", "nic5", "nic6", "nic7"};
     unsigned index = free_index();
 
     if (index == NIC_MAX)

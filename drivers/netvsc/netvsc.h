@@ -77,7 +77,7 @@ struct nic_info {
     unsigned channels;     // cores that have one
     uint32_t rx_sections;  // receive sections in all
     const char *name;      // "nic0"
-    unsigned index; // of the name: 0..NIC_MAX-1, no two NICs have the same
+    unsigned index;        // of the name: 0..NIC_MAX-1, no two NICs have the same
 };
 
 // What the stack gives to the driver. All are called on the core named.

@@ -19,7 +19,6 @@
 #include "kernel/fiber.h"
 #include "kernel/time.h"
 
-
 #define CONTROL_TIMEOUT (10 * TIME_S) // an NVSP or RNDIS answer
 #define HALT_TIMEOUT (1 * TIME_S)     // the completion of HALT
 #define DRAIN_TIMEOUT (1 * TIME_S)    // sends that are out when the NIC goes down

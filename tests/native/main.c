@@ -42,18 +42,6 @@ struct config config = {.log_level = LOG_INFO,
                         .discard = true};
 struct native_options native_options;
 
-// ---- The one core ----
-
-unsigned core_count(void)
-{
-    return 1;
-}
-
-unsigned core_id(void)
-{
-    return 0;
-}
-
 // ---- Memory ----
 
 static size_t live_objects, live_bytes;

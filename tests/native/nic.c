@@ -274,7 +274,8 @@ static void start(unsigned number, const struct nic_client *client)
         .rx_coalesced = native_options.large_receive,
         .rx_sections = SECTIONS,
         .channels = 1,
-        .name = names[number]};
+        .name = names[number],
+        .index = number};
     n->poller = (struct poller){.name = names[number], .poll = nic_poll, .ctx = n};
     loop_add(&n->poller);
     client->attach(n);
