@@ -19,6 +19,9 @@ static const struct config defaults = {
     .receive_buffer = 4u << 20,
     .send_buffer = 1u << 20,
     .ring = 128u << 10,
+    .checksum = true,
+    .lso = true,
+    .rsc = true,
     .iperf3_port = 5201,
     .on_panic = PANIC_HALT,
 };
@@ -178,16 +181,6 @@ static const char *set_ring(struct config *c, const char *value)
     return NULL;
 }
 
-static const char *set_iperf3_port(struct config *c, const char *value)
-{
-    uint64_t port;
-
-    if (!parse_number(value, 1, 65535, &port))
-        return "port is 1 to 65535";
-    c->iperf3_port = (uint16_t)port;
-    return NULL;
-}
-
 static const char *parse_switch(const char *value, bool *out)
 {
     bool on = strcmp(value, "on") == 0;
@@ -195,6 +188,31 @@ static const char *parse_switch(const char *value, bool *out)
     if (!on && strcmp(value, "off") != 0)
         return "this is on or off";
     *out = on;
+    return NULL;
+}
+
+static const char *set_checksum(struct config *c, const char *value)
+{
+    return parse_switch(value, &c->checksum);
+}
+
+static const char *set_lso(struct config *c, const char *value)
+{
+    return parse_switch(value, &c->lso);
+}
+
+static const char *set_rsc(struct config *c, const char *value)
+{
+    return parse_switch(value, &c->rsc);
+}
+
+static const char *set_iperf3_port(struct config *c, const char *value)
+{
+    uint64_t port;
+
+    if (!parse_number(value, 1, 65535, &port))
+        return "port is 1 to 65535";
+    c->iperf3_port = (uint16_t)port;
     return NULL;
 }
 
@@ -232,6 +250,9 @@ static const struct key {
     {"netvsc", "receive-buffer", set_receive_buffer},
     {"netvsc", "send-buffer", set_send_buffer},
     {"netvsc", "ring", set_ring},
+    {"netvsc", "checksum", set_checksum},
+    {"netvsc", "lso", set_lso},
+    {"netvsc", "rsc", set_rsc},
     {"iperf3", "port", set_iperf3_port},
     {"services", "echo", set_echo},
     {"services", "discard", set_discard},

@@ -19,6 +19,8 @@ struct config {
     uint32_t receive_buffer; // bytes, 64k..31m, default 4 MiB
     uint32_t send_buffer;    // bytes, 64k..15m, default 1 MiB
     uint32_t ring;           // bytes each way incl. header page, default 128 KiB
+    bool checksum, lso,
+        rsc; // offloads = on|off, default on; without checksum neither of the others
     // [iperf3]
     uint16_t iperf3_port; // default 5201
     // [services]

@@ -7,6 +7,7 @@
 
 #include "drivers/netvsc/nic.h"
 #include "drivers/vmbus/connection.h"
+#include "kernel/config.h"
 #include "kernel/log.h"
 
 // Puts a packet of the control path; waits while the ring is full.
@@ -163,7 +164,7 @@ int nvsp_negotiate(struct nic *nic)
 int nvsp_configure(struct nic *nic, uint16_t mtu)
 {
     bool ndis630 = nic->nvsp_version >= NVSP_VERSION_5;
-    struct nvsp_message config = {
+    struct nvsp_message ndis = {
         .type = NVSP_SEND_NDIS_CONFIG,
         .ndis_config = {.mtu = mtu + 14u, .capabilities = NVSP_CAPABILITY_8021Q},
     };
@@ -174,9 +175,11 @@ int nvsp_configure(struct nic *nic, uint16_t mtu)
     int r = 0;
 
     if (nic->nvsp_version >= NVSP_VERSION_5)
-        config.ndis_config.capabilities |= NVSP_CAPABILITY_TEAMING;
+        ndis.ndis_config.capabilities |= NVSP_CAPABILITY_TEAMING;
+    if (nic->nvsp_version >= NVSP_VERSION_6_1 && config.rsc)
+        ndis.ndis_config.capabilities |= NVSP_CAPABILITY_RSC;
     if (nic->nvsp_version >= NVSP_VERSION_2)
-        r = nvsp_tell(nic, &config);
+        r = nvsp_tell(nic, &ndis);
     return r ? r : nvsp_tell(nic, &version);
 }
 
@@ -355,73 +358,6 @@ int rndis_query(struct nic *nic, uint32_t oid, const void *input, uint32_t input
         *length = room;
     memcpy(out, info, *length);
     return 0;
-}
-
-static uint8_t csum_setting(bool tx, bool rx)
-{
-    if (tx)
-        return rx ? NDIS_CSUM_BOTH_ON : NDIS_CSUM_TX_ON;
-    return rx ? NDIS_CSUM_RX_ON : NDIS_CSUM_OFF;
-}
-
-static int query_offloads(struct nic *nic, uint32_t *rx)
-{
-    struct ndis_offload ask = {.header.type = NDIS_OBJECT_OFFLOAD};
-    struct ndis_offload answer;
-    uint32_t length;
-
-    if (nic->nvsp_version >= NVSP_VERSION_5) {
-        ask.header.revision = 3;
-        ask.header.size = sizeof(ask);
-    } else if (nic->nvsp_version >= NVSP_VERSION_4) {
-        ask.header.revision = 2;
-        ask.header.size = NDIS_OFFLOAD_BYTES_REV2;
-    } else {
-        ask.header.revision = 1;
-        ask.header.size = NDIS_OFFLOAD_BYTES_REV1;
-    }
-    int r = rndis_query(nic, OID_OFFLOAD_CAPABILITIES, &ask, ask.header.size, &answer,
-                        sizeof(answer), &length);
-    if (r)
-        return r;
-    int tx = rndis_offload_check(&answer, length, rx);
-    return tx < 0 ? -EPROTO : tx;
-}
-
-int rndis_negotiate_offloads(struct nic *nic)
-{
-    bool old = nic->nvsp_version <= NVSP_VERSION_4; // no UDP setting, shorter structure
-    uint32_t rx = 0;
-    int tx = query_offloads(nic, &rx);
-
-    if (tx == -EOPNOTSUPP)
-        return 0; // a host without offloads
-    if (tx < 0)
-        return tx;
-    if (old)
-        tx &= ~NIC_TX_UDP;
-    uint32_t length =
-        old ? NDIS_OFFLOAD_PARAMETERS_BYTES_OLD : (uint32_t)sizeof(struct ndis_offload_parameters);
-    bool tcp4 = tx & NIC_TX_TCP, udp4 = tx & NIC_TX_UDP, ip6 = tx & NIC_TX_IP6;
-    struct ndis_offload_parameters p = {
-        .header = {.type = NDIS_OBJECT_DEFAULT, .revision = 3, .size = (uint16_t)length},
-        .ip4_header = NDIS_CSUM_OFF, // twenty bytes: cheaper to do than to ask for
-        .tcp4 = csum_setting(tcp4, rx & NDIS_CSUM_TCP),
-        .udp4 = old ? NDIS_CSUM_NO_CHANGE : csum_setting(udp4, rx & NDIS_CSUM_UDP),
-        .tcp6 = csum_setting(ip6 && tcp4, rx >> 16 & NDIS_CSUM_TCP),
-        .udp6 = old ? NDIS_CSUM_NO_CHANGE : csum_setting(ip6 && udp4, rx >> 16 & NDIS_CSUM_UDP),
-        .lso_ip4 = NDIS_OFFLOAD_OFF,
-        .lso_ip6 = NDIS_OFFLOAD_OFF,
-        .rsc_ip4 = NDIS_OFFLOAD_OFF,
-        .rsc_ip6 = NDIS_OFFLOAD_OFF,
-    };
-    int r = rndis_set(nic, OID_OFFLOAD_PARAMETERS, &p, length);
-
-    if (r == 0)
-        nic->info.tx_csum = (uint8_t)tx;
-    else if (r == -EOPNOTSUPP)
-        log_warn("%s: host refuses its own checksum offloads", nic->info.name);
-    return r == -EOPNOTSUPP ? 0 : r;
 }
 
 // A reply, still in the receive buffer. The header that is checked is the one in the copy.

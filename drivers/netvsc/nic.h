@@ -43,6 +43,13 @@ struct rx_group { // one transfer-page packet; its completion frees all its sect
     struct rx_group *next; // free, or to be completed
 };
 
+struct rx_assembly {          // a frame of which fragments are still to come
+    unsigned count;           // of pieces; 0: none
+    uint32_t len;             // sum of the pieces
+    struct rndis_frame first; // whose checksum, VLAN and hash are the whole frame's
+    struct nic_piece pieces[NIC_RX_PIECES];
+};
+
 struct nic_rx {
     struct rx_group *groups;
     uint32_t group_count, group_pages;
@@ -53,7 +60,8 @@ struct nic_rx {
     uint32_t pinned, pinned_peak;       // sections that the client's frames keep from the host
     uint64_t packets, bytes, batches, completions, completions_blocked;
     uint64_t dropped[RNDIS_VERDICTS]; // by verdict; [RNDIS_OK]: not UP
-    uint64_t bad_packets, bad_ranges, no_group, vlan, csum_ok, csum_bad;
+    uint64_t bad_packets, bad_ranges, no_group, vlan, csum_ok, csum_bad, coalesced;
+    struct rx_assembly assembly;
 };
 
 enum tx_kind { TX_COPIED, TX_HELD, TX_CONTROL, TX_KEEPALIVE };
@@ -81,7 +89,7 @@ struct nic_tx_state {
     uint64_t slots_gpa;
     struct tx_open open;
     bool waiting; // the client was told NIC_TX_FULL
-    uint64_t packets, bytes, copied, held, full, failed, ring_packets, bad_completions;
+    uint64_t packets, bytes, copied, held, large, full, failed, ring_packets, bad_completions;
     uint64_t scratch[TX_PACKET_BYTES / 8];
 };
 
@@ -176,6 +184,8 @@ int rndis_set(struct nic *nic, uint32_t oid, const void *info, uint32_t length);
 // Copies at most `room` bytes of the answer; *length is what the host gave (bounded by room).
 int rndis_query(struct nic *nic, uint32_t oid, const void *input, uint32_t input_length, void *out,
                 uint32_t room, uint32_t *length);
+
+// offload.c: asks for them and fills in nic_info. 0 or a negative errno.
 int rndis_negotiate_offloads(struct nic *nic);
 
 // control.c: what the host says, from the handler.

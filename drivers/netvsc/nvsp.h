@@ -45,6 +45,7 @@ enum nvsp_type {
 
 #define NVSP_CAPABILITY_8021Q (1u << 3)
 #define NVSP_CAPABILITY_TEAMING (1u << 5) // link speed changes are told
+#define NVSP_CAPABILITY_RSC (1u << 7)     // from 6.1
 
 #define NVSP_RECEIVE_BUFFER_ID 0xcafe
 #define NVSP_SEND_BUFFER_ID 0xface

@@ -4,6 +4,7 @@
 #pragma once
 
 #include <assert.h>
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -143,6 +144,19 @@ enum rndis_ppi_type {
     PPI_LSO = 2,
     PPI_VLAN = 6,
     PPI_HASH = 8,
+    PPI_PACKET_ID = 0x80000001, // one of ours: struct rndis_packet_id
+};
+
+struct rndis_packet_id {
+    uint8_t version;
+    uint8_t flags; // enum rndis_packet_flags
+    uint16_t id;
+};
+
+enum rndis_packet_flags { // of a fragment of a frame that the host put together (RSC)
+    RNDIS_FRAGMENT = 1,
+    RNDIS_FRAGMENT_FIRST = 2,
+    RNDIS_FRAGMENT_LAST = 4,
 };
 
 // Checksum PPI, transmit.
@@ -152,6 +166,11 @@ enum rndis_ppi_type {
 #define PPI_TX_UDP (1u << 3)
 #define PPI_TX_IP_HEADER (1u << 4)
 #define PPI_TX_TRANSPORT_SHIFT 16 // 10 bits: offset of the transport header
+
+// LSO PPI, version 2. Low 20 bits: MSS.
+#define PPI_LSO_TCP_OFFSET_SHIFT 20 // 10 bits
+#define PPI_LSO_VERSION_2 (1u << 30)
+#define PPI_LSO_IPV6 (1u << 31)
 
 // Checksum PPI, receive.
 #define PPI_RX_TCP_FAILED (1u << 0)
@@ -202,6 +221,12 @@ static_assert(sizeof(struct ndis_offload) == 156, "offload");
 #define NDIS_CSUM_TCP 0x010u
 #define NDIS_CSUM_UDP 0x040u
 
+// LSOv2 in struct ndis_offload.
+#define NDIS_LSO_8023 0x2u           // encapsulation: Ethernet
+#define NDIS_LSO_IP6_EXTENSIONS 0x1u // each a field of two bits
+#define NDIS_LSO_IP6_TCP_OPTIONS 0x4u
+#define NDIS_LSO_MIN_SEGMENTS 2u // what we make has at least two
+
 struct ndis_offload_parameters {
     struct ndis_object header;
     uint8_t ip4_header, tcp4, udp4, tcp6, udp6; // enum ndis_csum_setting
@@ -226,6 +251,7 @@ enum ndis_csum_setting {
     NDIS_CSUM_BOTH_ON = 4,
 };
 #define NDIS_OFFLOAD_OFF 1 // LSO, RSC
+#define NDIS_OFFLOAD_ON 2
 
 // Why a message from the host was not used.
 enum rndis_verdict {
@@ -233,6 +259,7 @@ enum rndis_verdict {
     RNDIS_BAD_LENGTH, // message does not fit its range, or is too short for its type
     RNDIS_BAD_DATA,   // frame outside the message, or shorter than an Ethernet header
     RNDIS_BAD_PPI,    // per-packet information outside the message or malformed
+    RNDIS_BAD_RSC,    // fragments that make no frame (rx.c)
     RNDIS_VERDICTS,
 };
 
@@ -241,6 +268,8 @@ struct rndis_frame { // what a PACKET message says, checked
     uint32_t length;
     uint32_t csum; // PPI_RX_*; 0 if the host said nothing
     uint32_t vlan; // PPI_VLAN's value: the tag that the host took off the frame; 0: none
+    uint32_t hash; // of the flow; 0: the host gave none
+    uint8_t flags; // enum rndis_packet_flags; 0: a frame of its own
 };
 
 // Checks the header of a message in a range of `range` bytes of host-writable memory and copies it to
@@ -249,12 +278,20 @@ enum rndis_verdict rndis_header_check(const uint8_t *message, uint32_t range,
                                       struct rndis_header *header);
 
 // Checks a PACKET message (rndis_header_check said so) with its per-packet information, each byte of
-// which is read once. The frame in *out lies inside the message.
+// which is read once. The frame in *out lies inside the message; only a fragment that is not the first
+// may be shorter than an Ethernet header.
 enum rndis_verdict rndis_check(const uint8_t *message, uint32_t length, struct rndis_frame *out);
 
 // Checks a private copy of a query's completion: the information in it, or NULL.
 const void *rndis_query_info(const void *reply, uint32_t length, uint32_t *info_length);
 
-// Which transmit checksums (enum nic_tx_csum) an answer to OID_OFFLOAD_CAPABILITIES allows; -1 if the
-// answer is malformed. rx_csum (may be NULL): NDIS_CSUM_* that the host checks, IPv4 low, IPv6 << 16.
-int rndis_offload_check(const void *info, uint32_t length, uint32_t *rx_csum);
+struct rndis_offloads {    // what the host can do that is of use here
+    uint8_t tx_csum;       // enum nic_tx_csum
+    uint32_t rx_csum;      // NDIS_CSUM_*, IPv4 low, IPv6 << 16
+    uint8_t tx_large;      // NIC_TX_IP4, NIC_TX_IP6
+    uint32_t tx_large_max; // longest frame
+    bool rx_coalesce;      // RSC for both
+};
+
+// Takes an answer to OID_OFFLOAD_CAPABILITIES apart. False: it is malformed.
+bool rndis_offload_check(const void *info, uint32_t length, struct rndis_offloads *out);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Receive: packets from the ring, frames from the receive buffer to the client by reference, and the
+// Receive: packets from the ring, frames from the receive buffer to the client by reference (those that
+// the host put together, RSC, as one frame of several pieces), and the
 // completions that give their sections back. Called by netvsc.c's handler on the channel's core and by
 // the client there. A transfer-page packet becomes one group; its completion is due when the client
 // has released the last of its frames.
@@ -109,9 +110,9 @@ static uint8_t csum_flags(struct nic_rx *rx, uint32_t csum)
     return flags;
 }
 
-// A checked frame to the client.
-static bool deliver(struct nic_queue *q, struct rx_group *group, const uint8_t *message,
-                    const struct rndis_frame *f)
+// A checked frame to the client. `f` is its first part, `len` the length of all.
+static bool deliver(struct nic_queue *q, struct rx_group *group, const struct rndis_frame *f,
+                    const struct nic_piece *pieces, unsigned count, uint32_t len)
 {
     struct nic_rx *rx = &q->rx;
 
@@ -123,22 +124,62 @@ static bool deliver(struct nic_queue *q, struct rx_group *group, const uint8_t *
         rx->vlan++;
         return false;
     }
-    struct nic_piece piece = {message + f->offset, f->length};
     struct nic_frame frame = {
-        .pieces = &piece,
-        .count = 1,
-        .len = f->length,
+        .pieces = pieces,
+        .count = count,
+        .len = len,
         .csum = csum_flags(rx, f->csum),
-        .segments = 1,
+        .segments = (uint16_t)count,
+        .hash = f->hash,
         .token = group,
     };
     group->refs++;
     if (++rx->held > rx->held_peak)
         rx->held_peak = rx->held;
     rx->packets++;
-    rx->bytes += f->length;
+    rx->bytes += len;
+    rx->coalesced += count > 1;
     nic_client->receive(q->nic, &frame);
     return true;
+}
+
+// The fragments that wait for the rest of their frame will not get it.
+static void abandon(struct nic_queue *q, struct rx_group *group)
+{
+    if (q->rx.assembly.count == 0)
+        return;
+    q->rx.assembly.count = 0;
+    q->rx.dropped[RNDIS_BAD_RSC]++;
+    group->status = NVSP_STATUS_FAILURE;
+}
+
+// A fragment of a frame that the host put together: all of them lie in ranges of one packet that follow
+// each other. True if it was the last and the client got the frame.
+static bool add_fragment(struct nic_queue *q, struct rx_group *group, const uint8_t *message,
+                         const struct rndis_frame *f)
+{
+    struct rx_assembly *a = &q->rx.assembly;
+
+    if (f->flags & RNDIS_FRAGMENT_FIRST) {
+        abandon(q, group);
+        a->first = *f;
+        a->len = 0;
+    } else if (a->count == 0) {
+        q->rx.dropped[RNDIS_BAD_RSC]++;
+        group->status = NVSP_STATUS_FAILURE;
+        return false;
+    }
+    if (a->count == NIC_RX_PIECES || f->length > UINT16_MAX - a->len) {
+        abandon(q, group);
+        return false;
+    }
+    a->pieces[a->count++] = (struct nic_piece){message + f->offset, f->length};
+    a->len += f->length;
+    if (!(f->flags & RNDIS_FRAGMENT_LAST))
+        return false;
+    unsigned count = a->count;
+    a->count = 0;
+    return deliver(q, group, &a->first, a->pieces, count, a->len);
 }
 
 // One range of the receive buffer: a frame or a control message. True if the client got a frame.
@@ -154,11 +195,13 @@ static bool range_message(struct nic_queue *q, struct rx_group *group,
         range->bytes > buffer->section_size) {
         rx->bad_ranges++;
         group->status = NVSP_STATUS_FAILURE;
+        abandon(q, group);
         return false;
     }
     const uint8_t *message = buffer->memory + range->offset;
     enum rndis_verdict verdict = rndis_header_check(message, range->bytes, &header);
     if (verdict == RNDIS_OK && header.type != RNDIS_PACKET) {
+        abandon(q, group);
         control_message(q->nic, message, header.length, range->bytes);
         return false;
     }
@@ -167,9 +210,14 @@ static bool range_message(struct nic_queue *q, struct rx_group *group,
     if (verdict != RNDIS_OK) {
         rx->dropped[verdict]++;
         group->status = NVSP_STATUS_FAILURE;
+        abandon(q, group);
         return false;
     }
-    return deliver(q, group, message, &frame);
+    if (frame.flags)
+        return add_fragment(q, group, message, &frame);
+    abandon(q, group);
+    struct nic_piece piece = {message + frame.offset, frame.length};
+    return deliver(q, group, &frame, &piece, 1, frame.length);
 }
 
 // True if the packet's headers make sense; *ranges is then how many ranges it has.
@@ -225,6 +273,7 @@ static bool transfer_packet(struct nic_queue *q, const struct ring_packet *packe
         if (range_message(q, group, &range))
             frames = true;
     }
+    abandon(q, group);
     group_put(q, group);
     return frames;
 }

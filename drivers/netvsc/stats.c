@@ -13,29 +13,32 @@
 
 static void write_rx_stats(const struct nic *nic)
 {
-    stats_print("\"rx_packets\":%llu,\"rx_bytes\":%llu,\"rx_batches\":%llu,\"completions\":%llu,"
+    stats_print("\"rx_packets\":%llu,\"rx_bytes\":%llu,\"rx_coalesced\":%llu,\"rx_batches\":%llu,"
+                "\"completions\":%llu,"
                 "\"completions_blocked\":%llu,\"rx_csum_ok\":%llu,\"rx_csum_bad\":%llu,",
-                SUM(nic, rx.packets), SUM(nic, rx.bytes), SUM(nic, rx.batches),
-                SUM(nic, rx.completions), SUM(nic, rx.completions_blocked), SUM(nic, rx.csum_ok),
-                SUM(nic, rx.csum_bad));
+                SUM(nic, rx.packets), SUM(nic, rx.bytes), SUM(nic, rx.coalesced),
+                SUM(nic, rx.batches), SUM(nic, rx.completions), SUM(nic, rx.completions_blocked),
+                SUM(nic, rx.csum_ok), SUM(nic, rx.csum_bad));
     stats_print("\"rx_sections\":%u,\"rx_held\":%llu,\"rx_held_peak\":%llu,",
                 nic->receive.section_count, SUM(nic, rx.held), SUM(nic, rx.held_peak));
     stats_print("\"rx_pinned\":%llu,\"rx_pinned_peak\":%llu,", SUM(nic, rx.pinned),
                 SUM(nic, rx.pinned_peak));
     stats_print("\"rx_dropped\":{\"not_up\":%llu,\"length\":%llu,\"data\":%llu,\"ppi\":%llu,"
-                "\"range\":%llu,\"packet\":%llu,\"no_group\":%llu,\"vlan\":%llu},",
+                "\"range\":%llu,\"packet\":%llu,\"rsc\":%llu,\"no_group\":%llu,\"vlan\":%llu},",
                 SUM(nic, rx.dropped[RNDIS_OK]), SUM(nic, rx.dropped[RNDIS_BAD_LENGTH]),
                 SUM(nic, rx.dropped[RNDIS_BAD_DATA]), SUM(nic, rx.dropped[RNDIS_BAD_PPI]),
-                SUM(nic, rx.bad_ranges), SUM(nic, rx.bad_packets), SUM(nic, rx.no_group),
-                SUM(nic, rx.vlan));
+                SUM(nic, rx.bad_ranges), SUM(nic, rx.bad_packets),
+                SUM(nic, rx.dropped[RNDIS_BAD_RSC]), SUM(nic, rx.no_group), SUM(nic, rx.vlan));
 }
 
 static void write_tx_stats(const struct nic *nic)
 {
     stats_print("\"tx_packets\":%llu,\"tx_bytes\":%llu,\"tx_copied\":%llu,\"tx_held\":%llu,"
+                "\"tx_large\":%llu,"
                 "\"tx_ring_packets\":%llu,\"tx_full\":%llu,\"tx_failed\":%llu,",
                 SUM(nic, tx.packets), SUM(nic, tx.bytes), SUM(nic, tx.copied), SUM(nic, tx.held),
-                SUM(nic, tx.ring_packets), SUM(nic, tx.full), SUM(nic, tx.failed));
+                SUM(nic, tx.large), SUM(nic, tx.ring_packets), SUM(nic, tx.full),
+                SUM(nic, tx.failed));
     stats_print("\"tx_outstanding\":%llu,\"bad_completions\":%llu,",
                 SUM(nic, tx.requests.capacity) - SUM(nic, tx.requests.free_count),
                 SUM(nic, tx.bad_completions));

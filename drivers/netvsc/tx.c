@@ -14,6 +14,17 @@
 #define SECTION_PACKET_BYTES                                                                       \
     (sizeof(struct packet_descriptor) + NVSP_MESSAGE_BYTES + PACKET_TRAILER)
 
+#define ETHERNET_HEADER 14u
+#define IP4_LENGTH 2 // offsets in the headers
+#define IP4_CHECKSUM 10
+#define IP4_ADDRESSES 12
+#define IP6_LENGTH 4
+#define IP6_ADDRESSES 8
+#define IP_PROTOCOL_TCP 6u
+#define TCP_CHECKSUM 16
+#define TCP_HEADER 20u // without options
+#define TCP_OFFSET_MAX (ETHERNET_HEADER + 60)
+
 static uint32_t min_u32(uint32_t a, uint32_t b)
 {
     return a < b ? a : b;
@@ -89,7 +100,7 @@ static uint32_t header_bytes(const struct nic_tx *t)
     return sizeof(struct rndis_packet) + ppi;
 }
 
-// Writes the RNDIS header and the PPIs of a frame; the frame follows right after. Returns their size.
+// Writes the RNDIS header and the PPI of a frame; the frame follows right after. Returns their size.
 static uint32_t write_header(uint8_t *to, const struct nic_tx *t)
 {
     uint32_t size = header_bytes(t);
@@ -105,11 +116,15 @@ static uint32_t write_header(uint8_t *to, const struct nic_tx *t)
     memcpy(to, &p, sizeof(p));
     if (!ppi_bytes)
         return size;
-    struct rndis_ppi ppi = {
-        .size = ppi_bytes, .type = PPI_CHECKSUM, .offset = sizeof(struct rndis_ppi)};
-    // enum nic_tx_csum has the bits of the PPI.
-    uint32_t value = t->csum;
-    if (t->csum & (NIC_TX_TCP | NIC_TX_UDP))
+    // Large send includes the checksum and stands in its place.
+    struct rndis_ppi ppi = {.size = ppi_bytes,
+                            .type = t->mss ? PPI_LSO : PPI_CHECKSUM,
+                            .offset = sizeof(struct rndis_ppi)};
+    uint32_t value = t->csum; // enum nic_tx_csum has the bits of the PPI
+    if (t->mss)
+        value = t->mss | (uint32_t)t->transport_offset << PPI_LSO_TCP_OFFSET_SHIFT |
+                PPI_LSO_VERSION_2 | (t->csum & NIC_TX_IP6 ? PPI_LSO_IPV6 : 0);
+    else if (t->csum & (NIC_TX_TCP | NIC_TX_UDP))
         value |= (uint32_t)t->transport_offset << PPI_TX_TRANSPORT_SHIFT;
     memcpy(to + sizeof(p), &ppi, sizeof(ppi));
     memcpy(to + sizeof(p) + sizeof(ppi), &value, sizeof(value));
@@ -120,11 +135,51 @@ _Static_assert(NIC_TX_IP4 == PPI_TX_IPV4 && NIC_TX_IP6 == PPI_TX_IPV6 && NIC_TX_
                    NIC_TX_UDP == PPI_TX_UDP && NIC_TX_IP_HEADER == PPI_TX_IP_HEADER,
                "checksum bits");
 
-static void copy_pieces(uint8_t *to, const struct nic_tx *t)
+// What of a frame has been copied: up to `offset` in piece `index`.
+struct tx_place {
+    unsigned index;
+    uint32_t offset;
+};
+
+// Copies the next `len` bytes of the frame.
+static void copy_pieces(uint8_t *to, const struct nic_tx *t, struct tx_place *from, uint32_t len)
 {
-    for (unsigned i = 0; i < t->count; i++) {
-        memcpy(to, t->pieces[i].data, t->pieces[i].len);
-        to += t->pieces[i].len;
+    while (len) {
+        const struct nic_piece *piece = &t->pieces[from->index];
+        uint32_t n = min_u32(len, piece->len - from->offset);
+
+        memcpy(to, (const uint8_t *)piece->data + from->offset, n);
+        to += n;
+        len -= n;
+        from->offset += n;
+        if (from->offset == piece->len)
+            *from = (struct tx_place){from->index + 1, 0};
+    }
+}
+
+static void put_u16(uint8_t *to, uint16_t value)
+{
+    memcpy(to, &value, sizeof(value));
+}
+
+// What a large send wants of the headers, in our copy of them: no lengths, no IPv4 checksum, and the
+// pseudo header's sum without a length.
+static void prepare_large(uint8_t *frame, const struct nic_tx *t)
+{
+    uint8_t *ip = frame + ETHERNET_HEADER;
+    bool ip6 = t->csum & NIC_TX_IP6;
+    const uint8_t *addresses = ip + (ip6 ? IP6_ADDRESSES : IP4_ADDRESSES);
+    uint32_t sum = IP_PROTOCOL_TCP << 8; // in network order, as all of it
+
+    for (unsigned i = 0; i < (ip6 ? 32u : 8u); i += 2)
+        sum += addresses[i] | (uint32_t)addresses[i + 1] << 8;
+    sum = (sum & 0xffff) + (sum >> 16);
+    put_u16(frame + t->transport_offset + TCP_CHECKSUM, (uint16_t)((sum & 0xffff) + (sum >> 16)));
+    if (ip6) {
+        put_u16(ip + IP6_LENGTH, 0);
+    } else {
+        put_u16(ip + IP4_LENGTH, 0);
+        put_u16(ip + IP4_CHECKSUM, 0);
     }
 }
 
@@ -176,7 +231,10 @@ static bool send_copied(struct nic_queue *q, const struct nic_tx *t)
         memcpy(section + tx->open.last + offsetof(struct rndis_header, length), &length,
                sizeof(length));
     }
-    copy_pieces(section + at + write_header(section + at, t), t);
+    uint8_t *frame = section + at + write_header(section + at, t);
+    copy_pieces(frame, t, &(struct tx_place){0}, t->len);
+    if (t->mss)
+        prepare_large(frame, t);
     tx->open.last = at;
     tx->open.bytes = at + bytes;
     tx->open.count++;
@@ -259,27 +317,48 @@ static bool ranges_fit(const struct nic_tx *t, unsigned first)
     return bytes <= TX_PACKET_BYTES;
 }
 
+// Copies the beginning of a frame to its slot: the headers if the host wants them changed, and then
+// pieces that fit as a whole, which saves a range for each. Returns the bytes.
+static uint32_t copy_headers(uint8_t *to, uint32_t room, const struct nic_tx *t,
+                             struct tx_place *from)
+{
+    uint32_t used = 0;
+
+    if (t->mss) {
+        copy_pieces(to, t, from, t->transport_offset + TCP_HEADER);
+        used = t->transport_offset + TCP_HEADER;
+        prepare_large(to, t);
+    }
+    while (from->index < t->count && t->pieces[from->index].len - from->offset <= room - used) {
+        uint32_t len = t->pieces[from->index].len - from->offset;
+
+        copy_pieces(to + used, t, from, len);
+        used += len;
+    }
+    return used;
+}
+
 static bool send_held(struct nic_queue *q, const struct nic_tx *t, bool *copied)
 {
     struct nic_tx_state *tx = &q->tx;
     uint32_t id = requests_take(&tx->requests);
-    unsigned i = 0;
+    struct tx_place place = {0};
 
     if (id == 0)
         return false;
     uint8_t *slot = tx->slots + (id - 1) * TX_SLOT_BYTES;
     uint32_t used = write_header(slot, t);
-    // The protocol headers are short pieces of their own: they need no range if they fit here.
-    for (; i < t->count && t->pieces[i].len <= TX_SLOT_BYTES - used; i++) {
-        memcpy(slot + used, t->pieces[i].data, t->pieces[i].len);
-        used += t->pieces[i].len;
-    }
-    ASSERT(ranges_fit(t, i));
-    *copied = i == t->count;
-    uint32_t ranges = 1 + t->count - i;
+    used += copy_headers(slot + used, TX_SLOT_BYTES - used, t, &place);
+    ASSERT(ranges_fit(t, place.index));
+    *copied = place.index == t->count;
+    uint32_t ranges = 1 + t->count - place.index;
     uint8_t *end = put_page_range(first_range(q), tx->slots_gpa + (id - 1) * TX_SLOT_BYTES, used);
-    for (; i < t->count; i++)
-        end = put_range(end, t->pieces[i].data, t->pieces[i].len);
+    for (; place.index < t->count; place = (struct tx_place){place.index + 1, 0}) {
+        const struct nic_piece *piece = &t->pieces[place.index];
+
+        end =
+            put_range(end, (const uint8_t *)piece->data + place.offset, piece->len - place.offset);
+    }
     *request_of(q, id) = (struct tx_request){
         .kind = *copied ? TX_COPIED : TX_HELD, .section = UINT16_MAX, .done_ctx = t->done_ctx};
     if (put_gpa_direct(q, id, NVSP_CHANNEL_DATA, end, ranges, TX_RING_RESERVE))
@@ -288,9 +367,15 @@ static bool send_held(struct nic_queue *q, const struct nic_tx *t, bool *copied)
     return false;
 }
 
-static void check_frame(const struct nic_tx *t)
+static void check_frame(const struct nic *nic, const struct nic_tx *t)
 {
-    ASSERT(t->count >= 1 && t->count <= NIC_TX_PIECES && t->len >= 14 && t->len <= 65535);
+    ASSERT(t->count >= 1 && t->count <= NIC_TX_PIECES && t->len >= ETHERNET_HEADER &&
+           t->len <= 65535);
+    if (!t->mss)
+        return;
+    ASSERT((t->csum & NIC_TX_TCP) && (t->csum & nic->info.tx_large) &&
+           t->len <= nic->info.tx_large_max && t->transport_offset <= TCP_OFFSET_MAX &&
+           t->len > t->transport_offset + TCP_HEADER);
 }
 
 enum nic_tx_result nic_send(struct nic *nic, const struct nic_tx *t)
@@ -299,7 +384,7 @@ enum nic_tx_result nic_send(struct nic *nic, const struct nic_tx *t)
     struct nic_tx_state *tx = &q->tx;
     bool copied = true;
 
-    check_frame(t);
+    check_frame(nic, t);
     if (!q->up || q->channel.state != CHANNEL_OPEN)
         return NIC_TX_FULL;
     for (;;) {
@@ -318,6 +403,7 @@ enum nic_tx_result nic_send(struct nic *nic, const struct nic_tx *t)
     tx->waiting = false;
     tx->packets++;
     tx->bytes += t->len;
+    tx->large += t->mss != 0;
     if (!copied)
         tx->held++;
     return copied ? NIC_TX_COPIED : NIC_TX_HELD;

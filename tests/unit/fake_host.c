@@ -12,7 +12,14 @@
 #define GPADLS 16
 
 struct fake_host host = {
-    .max_version = VMBUS_VERSION_5_3, .max_nvsp = NVSP_VERSION_6_1, .dedicated = true, .mtu = 1500};
+    .max_version = VMBUS_VERSION_5_3,
+    .max_nvsp = NVSP_VERSION_6_1,
+    .dedicated = true,
+    .mtu = 1500,
+    .offload = {
+        .header = {.type = NDIS_OBJECT_OFFLOAD, .revision = 3, .size = sizeof(struct ndis_offload)},
+        .ip4_tx = NDIS_CSUM_TCP | NDIS_CSUM_TCP_OPTIONS | NDIS_CSUM_UDP,
+        .ip4_rx = NDIS_CSUM_TCP | NDIS_CSUM_UDP}};
 
 static struct hv_message messages[MESSAGES];
 static unsigned message_head, message_tail;
@@ -398,7 +405,7 @@ void host_put(uint16_t type, uint16_t flags, uint64_t id, const void *extra, uin
 void host_transfer(uint64_t id, const uint32_t *ranges, unsigned count)
 {
     struct nvsp_message m = {.type = NVSP_SEND_RNDIS_PACKET};
-    uint32_t extra[2 + 2 * 64] = {NVSP_RECEIVE_BUFFER_ID, count};
+    uint32_t extra[2 + 2 * 600] = {NVSP_RECEIVE_BUFFER_ID, count};
 
     for (unsigned i = 0; i < count; i++) {
         extra[2 + 2 * i] = ranges[2 * i + 1];
@@ -458,6 +465,7 @@ static void nvsp_request(uint64_t id, const struct nvsp_message *m)
         nvsp_answer(f, id, &r);
         break;
     case NVSP_SEND_NDIS_CONFIG:
+        host.capabilities = m->ndis_config.capabilities;
         host.ndis_mtu = m->ndis_config.mtu;
         break;
     case NVSP_SEND_NDIS_VERSION:
@@ -514,11 +522,6 @@ static void rndis_query(enum fault f, const struct rndis_request *q)
                     .info_length = 4,
                     .info_offset = 16}};
     static const uint8_t mac[6] = {0, 0x15, 0x5d, 1, 2, 3};
-    struct ndis_offload offload = {
-        .header = {.type = NDIS_OBJECT_OFFLOAD, .revision = 3, .size = sizeof(offload)},
-        .ip4_tx = NDIS_CSUM_TCP | NDIS_CSUM_TCP_OPTIONS | NDIS_CSUM_UDP,
-        .ip4_rx = NDIS_CSUM_TCP | NDIS_CSUM_UDP,
-    };
     uint32_t speed = 100000000; // 10 Gbit/s
 
     switch (q->oid) {
@@ -530,8 +533,8 @@ static void rndis_query(enum fault f, const struct rndis_request *q)
         r.head.info_length = 6;
         break;
     case OID_OFFLOAD_CAPABILITIES:
-        memcpy(r.info, &offload, sizeof(offload));
-        r.head.info_length = sizeof(offload);
+        memcpy(r.info, &host.offload, sizeof(host.offload));
+        r.head.info_length = sizeof(host.offload);
         break;
     case OID_LINK_SPEED:
         memcpy(r.info, &speed, 4);
@@ -555,6 +558,8 @@ static void rndis_set(enum fault f, const struct rndis_request *q, const uint8_t
 
     if (q->info_offset != 20)
         host.bad++;
+    if (q->oid == OID_OFFLOAD_PARAMETERS && q->info_length <= sizeof(host.parameters))
+        memcpy(&host.parameters, info, q->info_length);
     if (q->oid == OID_PACKET_FILTER && f == FAULT_NONE) {
         memcpy(&host.filter, info, 4);
         host.filter_sets++;

@@ -37,7 +37,8 @@ struct fake_host {
     uint32_t max_version, max_nvsp;
     bool dedicated;
     uint32_t mtu;
-    unsigned fault_at; // number of the question, from 1; 0: none
+    struct ndis_offload offload; // what it says it can do
+    unsigned fault_at;           // number of the question, from 1; 0: none
     enum fault fault;
     unsigned busy_posts;   // refuse that many messages with "no buffers"
     unsigned busy_signals; // refuse that many signals
@@ -51,6 +52,8 @@ struct fake_host {
     uint32_t version;
     unsigned opens, closes, released, unloads, offers_requested, bad, signals;
     unsigned gpadls_live;
+    uint32_t capabilities; // of NVSP's configuration
+    struct ndis_offload_parameters parameters;
     uint32_t nvsp, filter, filter_sets, halts, revokes, ndis_mtu;
     unsigned keepalive_replies;
     uint64_t completions[512]; // transaction ids of the guest's receive completions, in order

@@ -34,8 +34,13 @@ struct fiber {
     int result; // of the wait
 };
 
-struct config config = {
-    .mtu = 1500, .receive_buffer = 256 << 10, .send_buffer = 128 << 10, .ring = 32 << 10};
+struct config config = {.mtu = 1500,
+                        .receive_buffer = 256 << 10,
+                        .send_buffer = 128 << 10,
+                        .ring = 32 << 10,
+                        .checksum = true,
+                        .lso = true,
+                        .rsc = true};
 
 static struct fiber fibers[FIBERS];
 static struct fiber *current;

@@ -52,6 +52,7 @@ static void test_empty_gives_defaults(void **state)
     assert_true(c.dhcp);
     assert_int_equal(c.mtu, 1500);
     assert_int_equal(c.iperf3_port, 5201);
+    assert_true(c.checksum && c.lso && c.rsc);
     assert_int_equal(c.log_level, LOG_INFO);
     assert_false(c.echo || c.discard);
     assert_int_equal(c.on_panic, PANIC_HALT);
@@ -64,7 +65,8 @@ static void test_every_key(void **state)
     (void)state;
     struct reports r = parse("# all\n[log]\nlevel = debug\n[net]\naddress = 192.168.7.9/20\n"
                              "gateway=192.168.0.1\nmtu = 9000\n[netvsc]\nreceive-buffer = 31m\n"
-                             "send-buffer = 64k\nring = 65536\n[iperf3]\nport = 65535\n"
+                             "send-buffer = 64k\nring = 65536\nchecksum = off\n"
+                             "lso = off\nrsc = off\n[iperf3]\nport = 65535\n"
                              "[services]\necho = on\ndiscard = on\n"
                              "[system]\non-panic = restart ; comment\n",
                              &c);
@@ -78,6 +80,7 @@ static void test_every_key(void **state)
     assert_int_equal(c.receive_buffer, 31u << 20);
     assert_int_equal(c.send_buffer, 64u << 10);
     assert_int_equal(c.ring, 65536);
+    assert_false(c.checksum || c.lso || c.rsc);
     assert_int_equal(c.iperf3_port, 65535);
     assert_true(c.echo && c.discard);
     assert_int_equal(c.on_panic, PANIC_RESTART);

@@ -103,7 +103,34 @@ static void test_ppis_in_a_row(void **state)
     p.head.header.length = 44 + sizeof(ppis) + 60;
     assert_int_equal(check_range(&p, p.head.header.length, &frame), RNDIS_OK);
     assert_int_equal(frame.csum, PPI_RX_UDP_OK);
+    assert_int_equal(frame.hash, 0x11);
     assert_int_equal(PPI_VLAN_ID(frame.vlan), 5);
+}
+
+// A fragment after the first may be short; what is not one may not.
+static void test_fragments(void **state)
+{
+    struct packet p = good();
+    struct rndis_frame frame;
+    uint32_t id = 1 | RNDIS_FRAGMENT << 8;
+
+    (void)state;
+    set_ppi(&p, 1, PPI_PACKET_ID);
+    set_ppi(&p, 3, id);
+    p.head.data_length = 1;
+    assert_int_equal(check(&p), RNDIS_OK);
+    assert_int_equal(check_range(&p, 120, &frame), RNDIS_OK);
+    assert_int_equal(frame.flags, RNDIS_FRAGMENT);
+    p.head.data_length = 0;
+    assert_int_equal(check(&p), RNDIS_BAD_DATA);
+    p.head.data_length = 1;
+    set_ppi(&p, 3, id | RNDIS_FRAGMENT_FIRST << 8);
+    assert_int_equal(check(&p), RNDIS_BAD_DATA);
+    set_ppi(&p, 3, 1 | RNDIS_FRAGMENT_LAST << 8); // no fragment
+    assert_int_equal(check(&p), RNDIS_BAD_DATA);
+    p.head.data_length = 60;
+    assert_int_equal(check_range(&p, 120, &frame), RNDIS_OK);
+    assert_int_equal(frame.flags, 0);
 }
 
 static void test_bad_length(void **state)
@@ -245,42 +272,85 @@ static struct ndis_offload full_offload(void)
     };
 }
 
+static uint8_t tx_csum(const struct ndis_offload *o, uint32_t length)
+{
+    struct rndis_offloads out;
+
+    assert_true(rndis_offload_check(o, length, &out));
+    return out.tx_csum;
+}
+
 static void test_offloads(void **state)
 {
     struct ndis_offload o = full_offload();
-    uint32_t rx;
+    struct rndis_offloads out;
 
     (void)state;
-    assert_int_equal(rndis_offload_check(&o, sizeof(o), &rx),
-                     NIC_TX_IP4 | NIC_TX_IP6 | NIC_TX_TCP | NIC_TX_UDP);
-    assert_int_equal(rx, NDIS_CSUM_TCP);
+    assert_true(rndis_offload_check(&o, sizeof(o), &out));
+    assert_int_equal(out.tx_csum, NIC_TX_IP4 | NIC_TX_IP6 | NIC_TX_TCP | NIC_TX_UDP);
+    assert_int_equal(out.rx_csum, NDIS_CSUM_TCP);
+    assert_false(out.rx_coalesce || out.tx_large || out.tx_large_max);
     o.ip6_tx &= ~NDIS_CSUM_IP_OPTIONS;
-    assert_int_equal(rndis_offload_check(&o, sizeof(o), NULL),
-                     NIC_TX_IP4 | NIC_TX_TCP | NIC_TX_UDP);
+    assert_int_equal(tx_csum(&o, sizeof(o)), NIC_TX_IP4 | NIC_TX_TCP | NIC_TX_UDP);
     o.ip4_tx = NDIS_CSUM_TCP; // not with options
-    assert_int_equal(rndis_offload_check(&o, sizeof(o), NULL), 0);
+    assert_int_equal(tx_csum(&o, sizeof(o)), 0);
     o = full_offload();
     o.header.size = NDIS_OFFLOAD_BYTES_REV1; // an older revision
     o.header.revision = 1;
-    assert_true(rndis_offload_check(&o, NDIS_OFFLOAD_BYTES_REV1, NULL) > 0);
+    assert_true(tx_csum(&o, NDIS_OFFLOAD_BYTES_REV1) != 0);
+}
+
+static struct rndis_offloads large(uint32_t max4, uint32_t max6, uint32_t segments,
+                                   uint32_t options6)
+{
+    struct ndis_offload o = full_offload();
+    struct rndis_offloads out;
+
+    o.lso_ip4_encapsulation = o.lso_ip6_encapsulation = NDIS_LSO_8023;
+    o.lso_ip4_max = max4;
+    o.lso_ip6_max = max6;
+    o.lso_ip4_min_segments = o.lso_ip6_min_segments = segments;
+    o.lso_ip6_options = options6;
+    o.rsc_ip4 = 1;
+    assert_true(rndis_offload_check(&o, sizeof(o), &out));
+    assert_false(out.rx_coalesce); // not for IPv6
+    return out;
+}
+
+static void test_large_offloads(void **state)
+{
+    struct rndis_offloads o = large(62780, 60000, 2, 5);
+
+    (void)state;
+    assert_int_equal(o.tx_large, NIC_TX_IP4 | NIC_TX_IP6);
+    assert_int_equal(o.tx_large_max, 60000);
+    o = large(62780, 60000, 2, 1); // IPv6 without TCP options
+    assert_int_equal(o.tx_large, NIC_TX_IP4);
+    assert_int_equal(o.tx_large_max, 62780);
+    o = large(62780, 60000, 3, 5); // not for two segments
+    assert_int_equal(o.tx_large, 0);
+    assert_int_equal(o.tx_large_max, 0);
+    o = large(0xffffffff, 0xffffffff, 2, 5);
+    assert_int_equal(o.tx_large_max, 65535);
 }
 
 static void test_bad_offloads(void **state)
 {
     struct ndis_offload o = full_offload();
+    struct rndis_offloads out;
 
     (void)state;
-    assert_int_equal(rndis_offload_check(&o, 0, NULL), -1);
-    assert_int_equal(rndis_offload_check(&o, 3, NULL), -1);
-    assert_int_equal(rndis_offload_check(&o, sizeof(o) - 1, NULL), -1); // size says more
+    assert_false(rndis_offload_check(&o, 0, &out));
+    assert_false(rndis_offload_check(&o, 3, &out));
+    assert_false(rndis_offload_check(&o, sizeof(o) - 1, &out)); // size says more
     o.header.type = NDIS_OBJECT_DEFAULT;
-    assert_int_equal(rndis_offload_check(&o, sizeof(o), NULL), -1);
+    assert_false(rndis_offload_check(&o, sizeof(o), &out));
     o = full_offload();
     o.header.revision = 0;
-    assert_int_equal(rndis_offload_check(&o, sizeof(o), NULL), -1);
+    assert_false(rndis_offload_check(&o, sizeof(o), &out));
     o = full_offload();
     o.header.size = NDIS_OFFLOAD_BYTES_REV1 - 1;
-    assert_int_equal(rndis_offload_check(&o, sizeof(o), NULL), -1);
+    assert_false(rndis_offload_check(&o, sizeof(o), &out));
 }
 
 int main(void)
@@ -291,7 +361,8 @@ int main(void)
         cmocka_unit_test(test_bad_data),      cmocka_unit_test(test_bad_ppi_area),
         cmocka_unit_test(test_bad_ppi),       cmocka_unit_test(test_random_words),
         cmocka_unit_test(test_query_info),    cmocka_unit_test(test_offloads),
-        cmocka_unit_test(test_bad_offloads),
+        cmocka_unit_test(test_bad_offloads),  cmocka_unit_test(test_large_offloads),
+        cmocka_unit_test(test_fragments),
     };
     return cmocka_run_group_tests_name("rndis", tests, NULL, NULL);
 }
