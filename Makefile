@@ -6,6 +6,7 @@ VCPUS ?= 2
 MEMORY ?= 512
 PORT ?= 5201
 HEADLESS ?=
+QUICK ?=
 GDB_PORT ?= 1234
 
 SUBMAKE = $(MAKE) --no-print-directory
@@ -22,7 +23,7 @@ help:
 	@echo '             VCPUS=n MEMORY=mb PORT=p HEADLESS=1 (now $(VCPUS), $(MEMORY), $(PORT))'
 	@echo 'make test    unit, reference (Linux guest) and end-to-end tests'
 	@echo 'make image   build/BOOTX64.EFI, build/dunlin.vhdx, build/dunlin.iso'
-	@echo 'make bench   iperf3 against Dunlin and Linux in turn; build/bench/results.json'
+	@echo 'make bench   Dunlin beside Linux: table, charts, build/bench/results.json; QUICK=1: 1 vCPU'
 	@echo 'make debug   like run, stopped for gdb; prints the gdb line'
 	@echo 'make format  format the C files        make lint   clang-tidy and cppcheck'
 	@echo 'make clean   remove what was built from this tree (keeps downloads and the host)'
@@ -56,8 +57,8 @@ test:
 
 bench:
 	@tools/setup test
-	@$(SUBMAKE) build/BOOTX64.EFI
-	@tools/bench/bench
+	@$(SUBMAKE) build/BOOTX64.EFI build/bench/load
+	@tools/bench/bench $(if $(filter-out 0,$(QUICK)),--quick)
 
 format:
 	@tools/setup lint
@@ -74,6 +75,7 @@ clean:
 include kernel.mk
 include tests/unit/unit.mk
 include tests/native/native.mk
+include tools/bench/bench.mk
 
 # clang-tidy sees each file with the flags that the build uses for it; checks are in .clang-tidy.
 # Its standard error has only counts of what was suppressed. cppcheck takes symbols of the linker for

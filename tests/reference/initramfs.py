@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""Builds build/reference/initrd.img: busybox, iperf3, ethtool and the Hyper-V modules of Debian's
-unmodified kernel (unpacked by tools/setup). Called by the reference tests, the benchmark and
+"""Builds build/reference/initrd.img: busybox, iperf3, ethtool, peer.c and the Hyper-V modules of
+Debian's unmodified kernel (unpacked by tools/setup). Called by the reference tests, the benchmark and
 `tools/hv linux`; does nothing when the image is up to date. Needs no root: it writes the archive
 itself, device nodes included."""
 
@@ -78,6 +78,14 @@ def module_files(root, version):
     return sorted(files | {base / name for name in index})
 
 
+def compile_peer():
+    """The benchmark's services as a program without shared libraries; returns where it is."""
+    program = REFERENCE / "peer"
+    subprocess.run(["gcc", "-std=gnu11", "-O2", "-Wall", "-Wextra", "-static", "-pthread",
+                    HERE / "peer.c", "-o", program], check=True)
+    return program
+
+
 def build(version):
     root = REFERENCE / "root"
     archive = Cpio()
@@ -86,6 +94,7 @@ def build(version):
         for path in [program, *libraries(program)]:
             files[path.lstrip("/")] = Path(path)
     files["bin/busybox"] = Path("/bin/busybox")
+    files["bin/peer"] = compile_peer()
     files["init"] = HERE / "init"
     files["etc/udhcpc.script"] = HERE / "udhcpc.script"
     folders = {"dev", "proc", "sys", "tmp", "run", "bin", "sbin", "etc"}
@@ -108,8 +117,8 @@ def main():
         sys.exit("initramfs: the reference kernel is not there; type: tools/setup test")
     version = stamp.read_text(encoding="ascii").strip()
     digest = hashlib.sha256(version.encode())
-    for path in [Path(__file__), HERE / "init", HERE / "udhcpc.script", Path("/bin/busybox"),
-                 *map(Path, PROGRAMS)]:
+    for path in [Path(__file__), HERE / "init", HERE / "udhcpc.script", HERE / "peer.c",
+                 Path("/bin/busybox"), *map(Path, PROGRAMS)]:
         digest.update(path.read_bytes())
     image, mark = REFERENCE / "initrd.img", REFERENCE / ".initrd"
     with open(REFERENCE / ".lock", "w", encoding="ascii") as lock:
