@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""tools/image, tools/bench and the tap namespaces: what they make, refuse and leave behind."""
+"""tools/image and the tap namespaces: what they make, refuse and leave behind."""
 
-import json
 import subprocess
 import sys
 
@@ -67,31 +66,6 @@ def test_image_refuses(program, tmp_path):
         status, output = tool("image/build", *arguments)
         assert status == 1 and reason in output
     assert not list(tmp_path.glob("dunlin.*"))
-
-
-def test_bench_refuses():
-    assert tool("bench/bench", "--help")[0] == 0
-    for arguments in (["--rounds", 2], ["--vcpus", "many"], ["--streams", "0"], ["--time", "-1"],
-                      ["--direction", "up"], ["--nonsense"]):
-        status, output = tool("bench/bench", *arguments)
-        assert status == 2 and "usage: tools/bench/bench" in output
-
-
-def test_bench_measures_both_guests(tmp_path):
-    """A short one: every measure of both guests, their ratio, and nothing left behind."""
-    output = tmp_path / "results.json"
-    status, text = tool("bench/bench", "--time", 1, "--streams", 1, "--direction", "in",
-                        "--output", output)
-    assert status == 0, text
-    results = json.loads(output.read_text())
-    assert results["failures"] == []
-    result, = results["results"]
-    for guest in ("dunlin", "linux"):
-        assert len(result[guest]["runs"]) == 3
-        assert all(value > 0 for value in result[guest]["median"].values())
-    assert result["ratio"]["gbit_s"] == pytest.approx(
-        result["dunlin"]["median"]["gbit_s"] / result["linux"]["median"]["gbit_s"])
-    assert "dunlin-bench" not in namespaces()
 
 
 def test_namespaces_of_killed_processes_go():

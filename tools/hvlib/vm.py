@@ -94,6 +94,7 @@ class Spec:  # pylint: disable=too-many-instance-attributes
     netns: str = None  # run in this network namespace (needs root)
     detached: bool = False  # outlive the process that started it
     count: bool = False  # count instructions, see hvlib.counting
+    profile: bool = False  # and how often each block of code runs
     marks: list = dataclasses.field(default_factory=list)  # addresses to note when counting
     extra: list = dataclasses.field(default_factory=list)  # more arguments for the host
 
@@ -177,9 +178,10 @@ def command_line(spec, folder):
         command += ["-no-reboot"]
     if spec.gdb:
         command += ["-S", "-gdb", f"tcp:127.0.0.1:{spec.gdb}"]
-    if spec.count:
-        marks = "".join(f",mark={address:#x}" for address in spec.marks)
-        command += ["-plugin", f"{INSN_COUNT},counters=instructions{marks}"]
+    if spec.count or spec.profile:
+        options = ",profile=on" if spec.profile else ""
+        options += "".join(f",mark={address:#x}" for address in spec.marks)
+        command += ["-plugin", f"{INSN_COUNT},counters=instructions{options}"]
     return [str(c) for c in command + list(spec.extra)]
 
 

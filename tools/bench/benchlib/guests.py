@@ -36,6 +36,7 @@ class Guest:
         self.address = f"10.77.{number}.2"
         self.session = session
         self.vm = None
+        self.seen = ()  # the views that the last sample was made of
         self.netns = net.name
         self.tap = f"tap:{net.taps[number]},mac=00:15:5d:44:4d:{number:02x}"
 
@@ -43,7 +44,7 @@ class Guest:
         """What the VMs of all guests have in common."""
         session = self.session
         return {"name": f"bench-{self.name}", "vcpus": session.vcpus, "memory": session.memory,
-                "nics": [self.tap], "netns": self.netns, "count": session.count,
+                "nics": [self.tap], "netns": self.netns, "count": session.count, "profile": session.profile,
                 "nic_opts": [f"queues={session.vcpus}"]}
 
     def stop(self):
@@ -146,11 +147,13 @@ class Session:
     """Virtual machines of one size with one set of offloads, one for each guest; ended with the
     `with` block. count: they count instructions and are slower for it."""
 
-    def __init__(self, names, net, options, vcpus, rsc=True, count=False, marks=()):
+    def __init__(self, names, net, options, vcpus, rsc=True, count=False, marks=(),
+                 profile=False):
         self.vcpus = vcpus
         self.rsc = rsc
         self.count = count
         self.marks = list(marks)
+        self.profile = profile
         self.memory = options.memory
         self.timeout = options.boot_timeout
         self.guests = {name: make(name, number, net, self) for number, name in enumerate(names)}

@@ -21,6 +21,7 @@ class View:
     sections: int
     instructions: list  # of each vCPU, empty if not counted
     repetitions: list
+    blocks: dict  # what hvlib.counting.blocks() tells of a VM that profiles
 
 
 def _vcpu_seconds(vm):
@@ -32,8 +33,9 @@ def _vcpu_seconds(vm):
     return seconds
 
 
-def view(vm, count):
-    """Looks at a running VM; count: it was started to count instructions."""
+def view(guest):
+    """Looks at the VM of a running guest."""
+    vm, count = guest.vm, guest.session.count
     stats = vm.stats()
     nic = stats["devices"]["nic0"]
     channels = [c for device in stats["devices"].values() for c in device.get("channels", ())]
@@ -48,7 +50,8 @@ def view(vm, count):
         tx_bytes=[c["tx_bytes"] for c in nic["channels"]],
         sections_peak=nic["rx_sections_peak"], sections=nic["rx_sections"],
         instructions=counts.instructions[:processors] if count else [],
-        repetitions=counts.repetitions[:processors] if count else [])
+        repetitions=counts.repetitions[:processors] if count else [],
+        blocks=counting.blocks(vm) if guest.session.profile else {})
 
 
 def spread(before, after, places):
@@ -58,8 +61,11 @@ def spread(before, after, places):
     return max(grown) / mean if mean > 0 else 0
 
 
-def costs(before, after, units, vcpus, direction):
+def costs(guest, before, after, units, direction):
     """What happened between two views for each of `units` (MB, packets, requests)."""
+    vcpus = guest.session.vcpus
+    guest.seen = before, after  # for the profiler
+
     def per_unit(name):
         old, new = getattr(before, name), getattr(after, name)
         grown = sum(new) - sum(old) if isinstance(new, list) else new - old

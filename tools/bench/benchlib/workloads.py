@@ -37,17 +37,17 @@ def load(net, *arguments, seconds):
 
 def transfer(guest, case, net, seconds):
     """iperf3 over TCP."""
-    before = observe.view(guest.vm, guest.session.count)
+    before = observe.view(guest)
     report = iperf.client(guest.address, "-t", seconds, "-P", case.streams,
                           *(["-R"] if case.direction == "out" else []), prefix=net.command(),
                           timeout=seconds * 3 + 30, one_off_server=guest.one_off_server)
-    after = observe.view(guest.vm, guest.session.count)
+    after = observe.view(guest)
     if not report.received_bytes:
         raise HvError("nothing arrived")
     megabytes = report.received_bytes / MB
     return {"gbit_s": report.gbit_s, "megabytes": megabytes,
             "stalled_intervals": report.intervals.count(0), "retransmits": report.retransmits,
-            **observe.costs(before, after, megabytes, guest.session.vcpus, case.direction)}
+            **observe.costs(guest, before, after, megabytes, case.direction)}
 
 
 def lossy_transfer(guest, case, net, seconds):
@@ -61,19 +61,23 @@ def lossy_transfer(guest, case, net, seconds):
 
 
 def _datagrams_in(guest, net, rate, seconds):
-    """Offers so many datagrams a second; returns those that were sent and received."""
-    before = guest.datagrams()
+    """Offers so many datagrams a second; returns what was sent, how many were received, and what was
+    seen before and after. (To ask the guest is work for it, too, that is not to be counted.)"""
+    known = guest.datagrams()
+    time.sleep(0.3)  # until its consoles have shown what it was asked
+    before = observe.view(guest)
     sent = load(net, "udp", guest.address, DISCARD_PORT, seconds, SMALL_BYTES, UDP_FLOWS, rate,
                 seconds=seconds)
     time.sleep(0.2)  # what is on the way arrives
-    return sent, guest.datagrams() - before
+    after = observe.view(guest)
+    return sent, guest.datagrams() - known, before, after
 
 
 def _overload(guest, net):
     """A rate of datagrams that is well above what the guest takes."""
     rate = FIRST_RATE
     while True:
-        sent, received = _datagrams_in(guest, net, rate, 1)
+        sent, received, _, _ = _datagrams_in(guest, net, rate, 1)
         offered = sent["sent"] + sent["refused"]
         if received < (1 - LOST_ENOUGH) * offered or rate >= HIGHEST_RATE:
             return min(rate, max(int(received * OVERLOAD), FIRST_RATE))
@@ -84,22 +88,20 @@ def datagrams(guest, _, net, seconds):
     """Datagrams that the guest's service receives when more are offered. The rate is sought once."""
     if not hasattr(guest, "overload"):
         guest.overload = _overload(guest, net)
-    before = observe.view(guest.vm, guest.session.count)
-    sent, received = _datagrams_in(guest, net, guest.overload, seconds)
-    after = observe.view(guest.vm, guest.session.count)
+    sent, received, before, after = _datagrams_in(guest, net, guest.overload, seconds)
     if not received:
         raise HvError("no datagram arrived")
     return {"packets_s": received / sent["seconds"], "offered_s": sent["sent"] / sent["seconds"],
-            **observe.costs(before, after, received, guest.session.vcpus, "in")}
+            **observe.costs(guest, before, after, received, "in")}
 
 
 def _requests(guest, net, seconds, size, connections):
-    before = observe.view(guest.vm, guest.session.count)
+    before = observe.view(guest)
     done = load(net, "echo", guest.address, ECHO_PORT, seconds, size, connections, seconds=seconds)
-    after = observe.view(guest.vm, guest.session.count)
+    after = observe.view(guest)
     return {"requests_s": done["requests"] / done["seconds"], "p50_us": done["p50_us"],
             "p99_us": done["p99_us"], "client_cpu": done["cpu_seconds"] / done["seconds"],
-            **observe.costs(before, after, done["requests"], guest.session.vcpus, "in")}
+            **observe.costs(guest, before, after, done["requests"], "in")}
 
 
 def echo(guest, _, net, seconds):

@@ -3,7 +3,8 @@
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  *
- *   -plugin OUT/insn-count.so,counters=FILE[,exact=on][,mark=ADDRESS]...
+ *   -plugin OUT/insn-count.so,counters=FILE[,exact=on][,profile=on]
+ *           [,mark=ADDRESS]...
  *
  * FILE (created, best on a tmpfs) holds the counters and is shared memory, so
  * that anybody may read them at any moment; its layout is struct counters.
@@ -15,11 +16,16 @@
  * entered, so what a fault leaves behind in a block is counted too much.
  * exact=on counts one by one, which is several times slower.
  *
+ * profile=on: after the counters come struct block, up to MAX_BLOCKS of them,
+ * with how often each translated block was entered.  Meant for one vCPU: with
+ * more they may lose counts to each other.
+ *
  * mark: an address of guest code; the count of the vCPU when it gets there for
  * the first time is kept.  Used to see how long a guest takes from one
  * function to another.
  */
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -31,6 +37,7 @@
 
 #define MAX_VCPUS 64
 #define MAX_MARKS 8
+#define MAX_BLOCKS (1 << 17)
 #define MAGIC 0x31636e73696e7564ULL /* "dunsinc1" */
 
 QEMU_PLUGIN_EXPORT int qemu_plugin_version = QEMU_PLUGIN_VERSION;
@@ -51,18 +58,29 @@ struct mark {
     uint64_t vcpu;
 };
 
+struct block {
+    uint64_t address;
+    uint64_t size;          /* instructions in it */
+    uint64_t entered;
+};
+
 struct counters {
     uint64_t magic;
     uint64_t max_vcpus;
     uint64_t max_marks;
-    uint64_t unused[5];
+    uint64_t max_blocks;    /* 0 without profile=on */
+    uint64_t used_blocks;
+    uint64_t unused[3];
     struct vcpu vcpus[MAX_VCPUS];
     struct mark marks[MAX_MARKS];
+    struct block blocks[];
 };
 
 static struct counters *counters;
 static unsigned mark_count;
 static bool exact;
+static bool profile;
+static pthread_mutex_t blocks_lock = PTHREAD_MUTEX_INITIALIZER;
 
 /*
  * What a block's callback has to know fits in its argument: in the upper bits
@@ -153,6 +171,33 @@ static bool repeats(const struct qemu_plugin_insn *insn)
     return false;
 }
 
+/*
+ * The entry of a block; the same for every translation of it.  The table is
+ * open-addressed, so a block's first place is its hash.
+ */
+static struct block *find_block(uint64_t address, uint64_t size)
+{
+    uint64_t hash = (address * 2 + size) * UINT64_C(0x9e3779b97f4a7c15);
+    struct block *found = NULL;
+
+    pthread_mutex_lock(&blocks_lock);
+    for (unsigned i = 0; i < 64 && !found; i++) {
+        struct block *block =
+            &counters->blocks[((hash >> 32) + i) % MAX_BLOCKS];
+
+        if (!block->size) {
+            counters->used_blocks++;
+            block->address = address;
+            block->size = size;
+        }
+        if (block->address == address && block->size == size) {
+            found = block;
+        }
+    }
+    pthread_mutex_unlock(&blocks_lock);
+    return found;
+}
+
 static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 {
     size_t count = qemu_plugin_tb_n_insns(tb);
@@ -163,6 +208,14 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
     qemu_plugin_register_vcpu_tb_exec_cb(
         tb, lone ? on_lone_string : on_block, QEMU_PLUGIN_CB_NO_REGS,
         (void *)(uintptr_t)pack(lone ? 0 : count, string));
+    if (profile && !(string && count == 1)) {
+        struct block *block = find_block(qemu_plugin_tb_vaddr(tb), count);
+
+        if (block) {
+            qemu_plugin_register_vcpu_tb_exec_inline(
+                tb, QEMU_PLUGIN_INLINE_ADD_U64, &block->entered, 1);
+        }
+    }
     for (size_t i = 0; i < count; i++) {
         struct qemu_plugin_insn *insn = qemu_plugin_tb_get_insn(tb, i);
 
@@ -183,13 +236,14 @@ static void on_translation(qemu_plugin_id_t id, struct qemu_plugin_tb *tb)
 static int share(const char *file)
 {
     int fd = open(file, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644);
+    size_t size = sizeof(*counters) +
+                  (profile ? MAX_BLOCKS * sizeof(struct block) : 0);
 
-    if (fd < 0 || ftruncate(fd, sizeof(*counters)) < 0) {
+    if (fd < 0 || ftruncate(fd, size) < 0) {
         perror(file);
         return -1;
     }
-    counters = mmap(NULL, sizeof(*counters), PROT_READ | PROT_WRITE, MAP_SHARED,
-                    fd, 0);
+    counters = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     close(fd);
     if (counters == MAP_FAILED) {
         perror(file);
@@ -197,6 +251,7 @@ static int share(const char *file)
     }
     counters->max_vcpus = MAX_VCPUS;
     counters->max_marks = MAX_MARKS;
+    counters->max_blocks = profile ? MAX_BLOCKS : 0;
     counters->magic = MAGIC;
     return 0;
 }
@@ -215,6 +270,8 @@ QEMU_PLUGIN_EXPORT int qemu_plugin_install(qemu_plugin_id_t id,
             marks[mark_count++] = strtoull(argv[i] + 5, NULL, 0);
         } else if (!strcmp(argv[i], "exact=on")) {
             exact = true;
+        } else if (!strcmp(argv[i], "profile=on")) {
+            profile = true;
         } else if (strcmp(argv[i], "exact=off")) {
             fprintf(stderr, "insn-count: unknown option %s\n", argv[i]);
             return -1;
