@@ -151,6 +151,12 @@ static const char *set_mtu(struct config *c, const char *value)
     return NULL;
 }
 
+static const char *set_congestion(struct config *c, const char *value)
+{
+    c->reno = strcmp(value, "reno") == 0;
+    return c->reno || strcmp(value, "bbr") == 0 ? NULL : "congestion is bbr or reno";
+}
+
 static const char *set_receive_buffer(struct config *c, const char *value)
 {
     uint64_t bytes;
@@ -247,6 +253,7 @@ static const struct key {
     {"net", "address", set_address},
     {"net", "gateway", set_gateway},
     {"net", "mtu", set_mtu},
+    {"tcp", "congestion", set_congestion},
     {"netvsc", "receive-buffer", set_receive_buffer},
     {"netvsc", "send-buffer", set_send_buffer},
     {"netvsc", "ring", set_ring},
@@ -292,7 +299,7 @@ static int handle(void *user, const char *section, const char *name, const char 
     if (!*section)
         wrong = "a key before any [section]";
     else if (!section_known(section))
-        wrong = "unknown section (log, net, netvsc, iperf3, services, system)";
+        wrong = "unknown section (log, net, tcp, netvsc, iperf3, services, system)";
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
         if (strcmp(section, keys[i].section) == 0 && strcmp(name, keys[i].name) == 0)
             wrong = keys[i].set(p->out, value);

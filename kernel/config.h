@@ -15,6 +15,8 @@ struct config {
     bool dhcp;                          // address = dhcp (default) or a.b.c.d/prefix
     uint32_t address, netmask, gateway; // network byte order, for a static address
     uint16_t mtu;                       // IP MTU 576..9000, default 1500
+    // [tcp]
+    bool reno; // congestion = bbr (default) | reno
     // [netvsc]
     uint32_t receive_buffer; // bytes, 64k..31m, default 4 MiB
     uint32_t send_buffer;    // bytes, 64k..15m, default 1 MiB

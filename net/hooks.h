@@ -21,10 +21,11 @@ u32_t *net_tcp_segment_out(const struct pbuf *p, const struct tcp_hdr *header,
 #define LWIP_HOOK_TCP_OUT_ADD_TCPOPTS net_tcp_segment_out
 
 // Called for each segment that arrives, before lwIP takes it; its header is in host order, p begins
-// behind it. ERR_OK, or lwIP drops it.
-err_t net_tcp_segment_in(struct tcp_pcb *pcb, const struct tcp_hdr *header, const struct pbuf *p);
-#define LWIP_HOOK_TCP_INPACKET_PCB(pcb, header, optlen, opt1len, opt2, p)                          \
-    net_tcp_segment_in(pcb, header, p)
+// behind it. Of the options the first `here` bytes follow the header, the others are at `rest`. ERR_OK,
+// or lwIP drops it.
+err_t net_tcp_segment_in(struct tcp_pcb *pcb, const struct tcp_hdr *header, u16_t options_len,
+                         u16_t here, const u8_t *rest, const struct pbuf *p);
+#define LWIP_HOOK_TCP_INPACKET_PCB net_tcp_segment_in
 
 // How many bytes a connection may keep out of order; less when memory is short.
 u32_t net_ooseq_limit(void);

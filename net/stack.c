@@ -25,6 +25,7 @@
 #include "net/hooks.h"
 #include "net/interface.h"
 #include "net/net.h"
+#include "net/sender.h"
 #include "net/services/service.h"
 
 // When less than one page in so many is free, memory is short: objects larger than the small ones
@@ -134,16 +135,32 @@ u32_t *net_tcp_segment_out(const struct pbuf *p, const struct tcp_hdr *header,
 
 uint32_t stack_tcp_retransmits(const struct tcp_pcb *pcb)
 {
-    return (uint32_t)(uintptr_t)tcp_ext_arg_get(pcb, retransmits_slot);
+    return (uint32_t)(uintptr_t)tcp_ext_arg_get(pcb, retransmits_slot) + sender_resent(pcb);
+}
+
+// Gives the sender what it wants to see of a segment, its options in one piece.
+static void show_sender(const struct tcp_pcb *pcb, const struct tcp_hdr *header, u16_t options_len,
+                        u16_t here, const u8_t *rest, const struct pbuf *p)
+{
+    uint8_t options[TCP_MAX_OPTION_BYTES];
+    const uint8_t *whole = (const uint8_t *)(header + 1);
+    if (here < options_len) {
+        memcpy(options, whole, here);
+        memcpy(options + here, rest, options_len - here);
+        whole = options;
+    }
+    sender_segment_in(pcb, header, p->tot_len, whole, options_len);
 }
 
 // lwIP trims what reaches beyond the window if it is in order or the last out of order, but not
 // otherwise, and later asserts that nothing did. No honest peer sends such a segment: the right edge
 // of a window never moves left here.
-err_t net_tcp_segment_in(struct tcp_pcb *pcb, const struct tcp_hdr *header, const struct pbuf *p)
+err_t net_tcp_segment_in(struct tcp_pcb *pcb, const struct tcp_hdr *header, u16_t options_len,
+                         u16_t here, const u8_t *rest, const struct pbuf *p)
 {
     if (pcb->state < SYN_RCVD || pcb->state == TIME_WAIT)
         return ERR_OK;
+    show_sender(pcb, header, options_len, here, rest, p);
     // lwIP acknowledges every second segment; this counts for more than one.
     if (p->tot_len && interface_arriving_segments() > 1)
         tcp_set_flags(pcb, TF_ACK_DELAY);
@@ -187,6 +204,7 @@ static bool stack_poll(void *ctx)
     for (unsigned i = 0; i < SERVICE_COUNT; i++)
         if (services[i]->poll)
             worked |= services[i]->poll();
+    worked |= sender_poll(); // last: what the others caused goes out in this turn
     return worked;
 }
 
@@ -194,7 +212,9 @@ static uint64_t stack_deadline(void *ctx)
 {
     (void)ctx;
     u32_t sleep = sys_timeouts_sleeptime();
-    return sleep == SYS_TIMEOUTS_SLEEPTIME_INFINITE ? UINT64_MAX : time_now() + sleep * TIME_MS;
+    uint64_t due =
+        sleep == SYS_TIMEOUTS_SLEEPTIME_INFINITE ? UINT64_MAX : time_now() + sleep * TIME_MS;
+    return LWIP_MIN(due, sender_deadline());
 }
 
 static PERCORE struct poller stack_poller = {
@@ -233,6 +253,7 @@ static void stack_start(void)
     port_counter = random_u32();
     lwip_init();
     retransmits_slot = tcp_ext_arg_alloc_id();
+    sender_start();
     loop_add(&stack_poller);
     for (unsigned i = 0; i < SERVICE_COUNT; i++) {
         bool wanted = !services[i]->wanted || services[i]->wanted();

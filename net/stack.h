@@ -8,6 +8,7 @@
 
 #include "drivers/netvsc/netvsc.h"
 #include "lwip/tcp.h"
+#include "net/memory.h"
 
 // The NIC driver's client (netif.c).
 extern const struct nic_client netif_nic_client;
@@ -17,10 +18,6 @@ void netif_start(void);
 
 // An interface got its address: lets the services announce themselves. From netif.c.
 void stack_address_up(const struct netif *netif);
-
-// Memory for whatever others can make us need: fails while there is still some left for timers and
-// the control plane, which cannot do without. Freed by heap_free(). Any core.
-void *net_alloc(size_t size);
 
 // Opens a connection from a source port that others cannot guess (RFC 6056). To be used instead of
 // tcp_connect(), on a pcb that is not bound; as that, returns before there is a connection. ERR_USE:

@@ -64,7 +64,8 @@ static void test_every_key(void **state)
 
     (void)state;
     struct reports r = parse("# all\n[log]\nlevel = debug\n[net]\naddress = 192.168.7.9/20\n"
-                             "gateway=192.168.0.1\nmtu = 9000\n[netvsc]\nreceive-buffer = 31m\n"
+                             "gateway=192.168.0.1\nmtu = 9000\n[tcp]\ncongestion = reno\n"
+                             "[netvsc]\nreceive-buffer = 31m\n"
                              "send-buffer = 64k\nring = 65536\nchecksum = off\n"
                              "lso = off\nrsc = off\n[iperf3]\nport = 65535\n"
                              "[services]\necho = on\ndiscard = on\n"
@@ -77,6 +78,7 @@ static void test_every_key(void **state)
     assert_int_equal(c.netmask, ip(255, 255, 240, 0));
     assert_int_equal(c.gateway, ip(192, 168, 0, 1));
     assert_int_equal(c.mtu, 9000);
+    assert_true(c.reno);
     assert_int_equal(c.receive_buffer, 31u << 20);
     assert_int_equal(c.send_buffer, 64u << 10);
     assert_int_equal(c.ring, 65536);
@@ -104,6 +106,7 @@ static void test_bad_values_keep_defaults(void **state)
         "[netvsc]\nring = 20001\n",
         "[netvsc]\nreceive-buffer = 32m\n",
         "[netvsc]\nsend-buffer = 99999999999999999999\n",
+        "[tcp]\ncongestion = cubic\n",
         "[iperf3]\nport = 0\n",
         "[iperf3]\nport = 65536\n",
         "[iperf3]\nport = -1\n",

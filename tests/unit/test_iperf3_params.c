@@ -10,6 +10,7 @@
 
 #include <cmocka.h>
 
+#include "kernel/config.h"
 #include "net/services/iperf3/json.h"
 #include "net/services/iperf3/params.h"
 #include "net/services/iperf3/results.h"
@@ -18,6 +19,8 @@
 #define STB_SPRINTF_NOFLOAT
 #define STB_SPRINTF_NOUNALIGNED
 #include <stb_sprintf.h>
+
+struct config config;
 
 void *heap_alloc(size_t size)
 {

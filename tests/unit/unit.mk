@@ -22,6 +22,7 @@ unit_gpadl = drivers/vmbus/gpadl.c tests/unit/fake_kernel.c tests/unit/fake_conn
 unit_rndis = drivers/netvsc/rndis.c
 unit_toeplitz = drivers/netvsc/toeplitz.c
 unit_netvsc_large = $(unit_vmbus_netvsc)
+unit_scoreboard = net/scoreboard.c
 unit_vmbus_netvsc = $(wildcard drivers/vmbus/*.c drivers/netvsc/*.c) tests/unit/fake_kernel.c \
 	tests/unit/fake_host.c
 

@@ -7,6 +7,7 @@
 #include <stdarg.h>
 
 #include "kernel/alloc.h"
+#include "kernel/config.h"
 #include "net/services/iperf3/json.h"
 #include "net/services/iperf3/params.h"
 
@@ -60,8 +61,8 @@ size_t iperf3_results_write(char *out, size_t size, const struct iperf3_stream_r
         sends |= streams[i].sender;
     // The processor's load is not measured: 0.
     append(&text, "{\"cpu_util_total\":0,\"cpu_util_user\":0,\"cpu_util_system\":0,");
-    append(&text, "\"sender_has_retransmits\":%d,\"congestion_used\":\"reno\",\"streams\":[",
-           sends ? 1 : -1);
+    append(&text, "\"sender_has_retransmits\":%d,\"congestion_used\":\"%s\",\"streams\":[",
+           sends ? 1 : -1, config.reno ? "reno" : "bbr");
     for (unsigned i = 0; i < count; i++) {
         append_stream(&text, &streams[i]);
         append(&text, i + 1 < count ? "," : "]");

@@ -6,15 +6,10 @@
 #include "kernel/alloc.h"
 #include "kernel/core.h"
 #include "kernel/random.h"
-#include "lwip/priv/tcp_priv.h"
+#include "net/sender.h"
 #include "net/services/iperf3/server.h"
-#include "net/stack.h"
 
-#define BUFFER_BYTES 65536 // one tcp_write() takes no more than 65535
-// So many bytes may be queued over all streams; each stream has at least QUEUE_MIN.
-#define QUEUE_TOTAL (4u << 20)
-#define QUEUE_MIN (32u << 10)
-#define PIECE_SEGMENTS 512u
+#define BUFFER_BYTES 65536u
 #define MSS_MIN 88u // Linux's, for -M
 
 static PERCORE const uint8_t *buffer;
@@ -69,14 +64,13 @@ void stream_sent(struct test *test, struct connection *c, uint32_t bytes)
         stream_send(test, c);
 }
 
-// How many bytes the stream may have in lwIP's queue.
-static uint32_t queue_limit(const struct test *test)
+// How many bytes more than now the stream may have under way or waiting.
+static uint64_t queue_room(const struct test *test, const struct connection *c)
 {
-    uint32_t limit = QUEUE_TOTAL / test->stream_count;
-    limit = LWIP_MAX(limit, QUEUE_MIN);
-    if (test->params.window)
-        limit = LWIP_MIN(limit, test->params.window);
-    return LWIP_MIN(limit, TCP_SND_BUF);
+    uint64_t room = sender_room(c->pcb), queued = c->written - c->bytes;
+    if (!test->params.window)
+        return room;
+    return queued < test->params.window ? LWIP_MIN(room, test->params.window - queued) : 0;
 }
 
 // How many bytes the client's limit on the rate allows now.
@@ -92,27 +86,6 @@ static uint64_t rate_allows(const struct test *test, const struct connection *c)
     return allowed > c->written ? allowed - c->written : 0;
 }
 
-// lwIP appends to the last segment that is not sent yet if that has room. When this is one that is to
-// be sent again it must not: what follows it is already under way.
-static bool retransmission_waits(const struct tcp_pcb *pcb)
-{
-    const struct tcp_seg *last = pcb->unsent;
-    if (!last)
-        return false;
-    while (last->next)
-        last = last->next;
-    return lwip_ntohl(last->tcphdr->seqno) + TCP_TCPLEN(last) != pcb->snd_lbb;
-}
-
-// Whole segments, and not too many of them, because tcp_write() takes all or nothing.
-static uint32_t piece_size(const struct tcp_pcb *pcb)
-{
-    uint32_t segment = pcb->mss;
-    if ((pcb->flags & TF_TIMESTAMP) && segment > 2 * LWIP_TCP_OPT_LEN_TS_OUT)
-        segment -= LWIP_TCP_OPT_LEN_TS_OUT;
-    return LWIP_MIN((BUFFER_BYTES - 1) / segment, PIECE_SEGMENTS) * segment;
-}
-
 // The sender's clock ends a timed test as well: what it would still send until the client's word
 // arrives the client would not count.
 static bool time_is_over(const struct test *test)
@@ -123,21 +96,14 @@ static bool time_is_over(const struct test *test)
 
 void stream_send(struct test *test, struct connection *c)
 {
-    uint32_t limit = queue_limit(test);
-    uint64_t queued = c->written - c->bytes;
-    uint64_t room = queued < limit ? limit - queued : 0;
-    // Large pieces: lwIP walks its queue for each.
-    if (room < limit / 4 || time_is_over(test) || retransmission_waits(c->pcb))
+    if (time_is_over(test))
         return;
-    room = LWIP_MIN(room, rate_allows(test, c));
-    uint32_t piece = piece_size(c->pcb);
+    uint64_t room = LWIP_MIN(queue_room(test, c), rate_allows(test, c));
     while (room) {
-        u16_t n = (u16_t)LWIP_MIN(room, piece);
-        n = (u16_t)LWIP_MIN(n, tcp_sndbuf(c->pcb));
-        // ERR_MEM: the queue has its most segments, or memory is short. Acknowledgements or the
-        // timer bring us back.
-        if (!n || tcp_write(c->pcb, buffer, n, room > n ? TCP_WRITE_FLAG_MORE : 0) != ERR_OK)
-            break;
+        uint32_t at = c->written % BUFFER_BYTES;
+        uint32_t n = (uint32_t)LWIP_MIN(room, BUFFER_BYTES - at);
+        if (!sender_write(c->pcb, buffer + at, n))
+            break; // acknowledgements or the timer bring us back
         c->written += n;
         room -= n;
     }

@@ -1,0 +1,460 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// See sender.h. A sender belongs to a pcb and lives as long as that. It keeps the pcb's snd_nxt and
+// snd_lbb, so that lwIP takes acknowledgements of what it never saw go out; recovery.c says what goes
+// out when. Nothing is sent from within lwIP's callbacks, only from the core's loop.
+#include "net/sender.h"
+
+#include <stddef.h>
+#include <string.h>
+
+#include "kernel/alloc.h"
+#include "kernel/config.h"
+#include "kernel/console.h"
+#include "kernel/core.h"
+#include "kernel/time.h"
+#include "lwip/ip.h"
+#include "lwip/priv/tcp_priv.h"
+#include "net/frame.h"
+#include "net/interface.h"
+#include "net/recovery.h"
+#include "net/stack.h"
+
+#define EXTENTS 128 // pieces that were written and are not acknowledged
+#define UNSENT_BYTES                                                                               \
+    (256 << 10) // so much is accepted ahead, or what may be under way if that is more
+#define BLOCKED_TIME (10 * TIME_MS)
+#define GIVE_UP 10u // time-outs or window probes without any answer
+
+struct extent {
+    const uint8_t *data;
+    uint32_t len;
+};
+
+struct sender {
+    struct sender *next;
+    struct tcp_pcb *pcb;
+    struct recovery recovery;
+    struct extent extents[EXTENTS];
+    unsigned first, count;
+    uint32_t base;   // sequence number of the first extent's first byte
+    uint32_t unsent; // bytes
+    uint32_t acked;  // bytes not yet told
+    uint16_t window; // of the last segment, as on the wire
+    bool pending;    // something has happened to it
+    bool blocked;    // the NIC or memory said no
+    bool squeeze;    // the window stays small: use what there is
+    unsigned window_probes;
+    uint64_t window_at; // when to ask for the peer's window; 0: it is open
+    uint64_t wake_at;
+};
+
+static PERCORE struct sender *senders;
+static PERCORE struct sender *running, *next_one; // in sender_poll(); NULL when they are gone
+static PERCORE bool attention;
+static PERCORE uint64_t wake_at;
+static PERCORE uint8_t slot; // of a pcb's extra arguments
+static PERCORE struct {
+    uint64_t frames, bytes, resent, timeouts, probes, needless, blocked, window_probes, given_up;
+} counts;
+
+static struct sender *sender_of(const struct tcp_pcb *pcb)
+{
+    return tcp_ext_arg_get(pcb, slot);
+}
+
+// ---- Life ----
+
+static void sender_gone(u8_t id, void *data)
+{
+    (void)id;
+    struct sender *s = data;
+    if (!s)
+        return;
+    struct sender **link = &senders;
+    while (*link != s)
+        link = &(*link)->next;
+    *link = s->next;
+    if (running == s)
+        running = NULL;
+    if (next_one == s)
+        next_one = s->next;
+    counts.timeouts += s->recovery.timeouts;
+    counts.probes += s->recovery.probes;
+    counts.needless += s->recovery.needless;
+    recovery_free(&s->recovery);
+    heap_free(s);
+}
+
+static const struct tcp_ext_arg_callbacks slot_callbacks = {.destroy = sender_gone};
+
+static uint32_t wire_mss(const struct tcp_pcb *pcb)
+{
+    bool timestamps = (pcb->flags & TF_TIMESTAMP) && pcb->mss > 2 * LWIP_TCP_OPT_LEN_TS_OUT;
+    return timestamps ? pcb->mss - LWIP_TCP_OPT_LEN_TS_OUT : pcb->mss;
+}
+
+static struct sender *sender_new(struct tcp_pcb *pcb)
+{
+    struct sender *s = net_alloc(sizeof(*s));
+    if (!s)
+        return NULL;
+    memset(s, 0, sizeof(*s));
+    s->pcb = pcb;
+    s->base = pcb->snd_lbb;
+    s->wake_at = UINT64_MAX;
+    recovery_init(&s->recovery, pcb->snd_lbb, wire_mss(pcb), pcb->flags & TF_SACK, config.reno,
+                  time_now());
+    s->next = senders;
+    senders = s;
+    tcp_ext_arg_set(pcb, slot, s);
+    tcp_ext_arg_set_callbacks(pcb, slot, &slot_callbacks);
+    return s;
+}
+
+// ---- The queue ----
+
+static uint32_t limit_of_unsent(const struct sender *s)
+{
+    uint32_t cwnd = s->recovery.congestion.cwnd;
+    return cwnd > UNSENT_BYTES ? cwnd : UNSENT_BYTES;
+}
+
+uint32_t sender_room(const struct tcp_pcb *pcb)
+{
+    const struct sender *s = sender_of(pcb);
+    if (!s)
+        return UNSENT_BYTES;
+    uint32_t limit = limit_of_unsent(s);
+    return s->count < EXTENTS && s->unsent < limit ? limit - s->unsent : 0;
+}
+
+bool sender_write(struct tcp_pcb *pcb, const void *data, uint32_t len)
+{
+    if (pcb->state != ESTABLISHED && pcb->state != CLOSE_WAIT)
+        return false;
+    struct sender *s = sender_of(pcb);
+    if (!s)
+        s = sender_new(pcb);
+    if (!s || !len || len > sender_room(pcb))
+        return false;
+    struct extent *last = &s->extents[(s->first + s->count + EXTENTS - 1) % EXTENTS];
+    if (s->count && last->data + last->len == data)
+        last->len += len;
+    else
+        s->extents[(s->first + s->count++) % EXTENTS] = (struct extent){data, len};
+    s->unsent += len;
+    s->pending = attention = true;
+    return true;
+}
+
+uint32_t sender_resent(const struct tcp_pcb *pcb)
+{
+    const struct sender *s = sender_of(pcb);
+    return s ? (uint32_t)s->recovery.resent_segments : 0;
+}
+
+static void drop_acknowledged(struct sender *s)
+{
+    while (s->count && !seq_before(s->recovery.board.una, s->base + s->extents[s->first].len)) {
+        s->base += s->extents[s->first].len;
+        s->first = (s->first + 1) % EXTENTS;
+        s->count--;
+    }
+}
+
+// The memory of up to `len` bytes from `seq`, which were written. Returns how many pieces.
+static unsigned find_data(const struct sender *s, uint32_t seq, uint32_t len,
+                          struct nic_piece pieces[FRAME_PIECES])
+{
+    uint32_t offset = seq - s->base;
+    unsigned at = s->first, count = 0;
+    for (; offset >= s->extents[at].len; at = (at + 1) % EXTENTS)
+        offset -= s->extents[at].len;
+    for (; len && count < FRAME_PIECES; at = (at + 1) % EXTENTS, offset = 0) {
+        uint32_t n = LWIP_MIN(len, s->extents[at].len - offset);
+        pieces[count++] = (struct nic_piece){s->extents[at].data + offset, n};
+        len -= n;
+    }
+    return count;
+}
+
+// ---- Out ----
+
+static bool may_send_new(const struct tcp_pcb *pcb)
+{
+    // What lwIP itself has to send comes first: the connection's end is behind all that we sent.
+    return (pcb->state == ESTABLISHED || pcb->state == CLOSE_WAIT) && !pcb->unsent && !pcb->unacked;
+}
+
+static struct netif *route(const struct tcp_pcb *pcb)
+{
+    if (pcb->netif_idx != NETIF_NO_INDEX)
+        return netif_get_by_index(pcb->netif_idx);
+    return ip_route(&pcb->local_ip, &pcb->remote_ip);
+}
+
+// Payload that a frame may hold.
+static uint32_t frame_limit(const struct sender *s, const struct netif *netif)
+{
+    bool ip6 = IP_IS_V6(&s->pcb->remote_ip);
+    uint32_t headers = (ip6 ? 40 : IP_HLEN) + TCP_HLEN + LWIP_TCP_OPT_LEN_TS_OUT;
+    uint32_t large = interface_large_max(netif, ip6);
+    return LWIP_MAX(s->recovery.mss, large > headers ? large - headers : 0);
+}
+
+// Sends a piece; it becomes shorter if its data lies in too many places. False: not now.
+static bool transmit(struct sender *s, struct piece *piece, struct netif *netif)
+{
+    struct tcp_pcb *pcb = s->pcb;
+    struct nic_piece data[FRAME_PIECES];
+    unsigned count = find_data(s, piece->seq, piece->len, data);
+    piece->len = 0;
+    for (unsigned i = 0; i < count; i++)
+        piece->len += data[i].len;
+    bool last = piece->seq + piece->len == s->recovery.board.nxt + s->unsent;
+    struct pbuf *p = frame_build(pcb, netif, piece->seq, data, count, last);
+    if (!p)
+        return false;
+    err_t error = frame_send(pcb, netif, p);
+    pbuf_free(p);
+    return error == ERR_OK;
+}
+
+// What lwIP does for each segment that it sends.
+static void note_sent(struct sender *s, const struct piece *piece)
+{
+    struct tcp_pcb *pcb = s->pcb;
+    pcb->rcv_ann_right_edge = pcb->rcv_nxt + pcb->rcv_ann_wnd;
+    pcb->ts_lastacksent = pcb->rcv_nxt;
+    tcp_clear_flags(pcb, TF_ACK_DELAY | TF_ACK_NOW);
+    counts.frames++;
+    counts.bytes += piece->len;
+    if (piece->again) {
+        counts.resent++;
+        return;
+    }
+    pcb->snd_nxt = pcb->snd_lbb = piece->seq + piece->len;
+    s->unsent -= piece->len;
+}
+
+static struct offer make_offer(const struct sender *s, const struct netif *netif)
+{
+    const struct tcp_pcb *pcb = s->pcb;
+    // lwIP may not have taken an acknowledgement that we did.
+    uint32_t edge = pcb->lastack + pcb->snd_wnd;
+    uint32_t una = s->recovery.board.una;
+    return (struct offer){
+        .unsent = may_send_new(pcb) ? s->unsent : 0,
+        .window = seq_before(una, edge) ? edge - una : 0,
+        .frame = frame_limit(s, netif),
+        .small = pcb->flags & TF_NODELAY,
+        .squeeze = s->squeeze,
+    };
+}
+
+// Sends what may go now. Sets wake_at to when to come again for more.
+static void send_all(struct sender *s, uint64_t now)
+{
+    struct netif *netif = route(s->pcb);
+    s->blocked = !netif;
+    s->wake_at = s->blocked ? now + BLOCKED_TIME : UINT64_MAX;
+    while (!s->blocked) {
+        struct offer offer = make_offer(s, netif);
+        struct piece piece = recovery_next(&s->recovery, &offer, now);
+        if (!piece.len) {
+            s->wake_at = piece.at;
+            if (!piece.window)
+                s->window_at = 0;
+            else if (!s->window_at)
+                s->window_at = now + recovery_timeout(&s->recovery);
+            return;
+        }
+        if (!transmit(s, &piece, netif)) {
+            counts.blocked++;
+            s->blocked = true;
+            s->wake_at = now + BLOCKED_TIME;
+            return;
+        }
+        recovery_sent(&s->recovery, &piece, now);
+        note_sent(s, &piece);
+        s->squeeze = false;
+        s->window_at = 0;
+        s->window_probes = 0;
+    }
+}
+
+// The window has been too small for a while.
+static void probe_window(struct sender *s, uint64_t now)
+{
+    if (!s->window_at || s->window_at > now)
+        return;
+    if (s->pcb->snd_wnd) {
+        s->squeeze = true;
+        s->window_at = 0;
+        return;
+    }
+    tcp_keepalive(s->pcb); // old bytes: the answer tells the window
+    counts.window_probes++;
+    s->window_probes++;
+    uint64_t wait = recovery_timeout(&s->recovery) << LWIP_MIN(s->window_probes, 8u);
+    s->window_at = now + LWIP_MIN(wait, 60 * TIME_S);
+}
+
+// Tells what was acknowledged. False: the sender is gone.
+static bool tell_acknowledged(struct sender *s)
+{
+    while (s->acked) {
+        u16_t bytes = (u16_t)LWIP_MIN(s->acked, UINT16_MAX);
+        err_t error = ERR_OK;
+        s->acked -= bytes;
+        TCP_EVENT_SENT(s->pcb, bytes, error);
+        (void)error;
+        if (!running)
+            return false;
+    }
+    return true;
+}
+
+static void run(struct sender *s, uint64_t now)
+{
+    s->pending = false;
+    if (!tell_acknowledged(s))
+        return;
+    recovery_timer(&s->recovery, now);
+    if (s->recovery.backoff > GIVE_UP || s->window_probes > GIVE_UP) {
+        counts.given_up++;
+        tcp_abort(s->pcb);
+        return;
+    }
+    s->recovery.mss = s->recovery.congestion.mss = wire_mss(s->pcb);
+    probe_window(s, now);
+    send_all(s, now);
+    uint64_t timer = recovery_deadline(&s->recovery);
+    s->wake_at = LWIP_MIN(s->wake_at, timer);
+    if (s->window_at)
+        s->wake_at = LWIP_MIN(s->wake_at, s->window_at);
+}
+
+// ---- In ----
+
+static unsigned read_sacks(const uint8_t *options, unsigned len, struct acknowledgement *out)
+{
+    for (unsigned at = 0; at + 1 < len && options[at] != 0;) {
+        unsigned size = options[at] == 1 ? 1 : options[at + 1];
+        if (options[at] == 1) {
+            at++;
+            continue;
+        }
+        if (size < 2 || at + size > len)
+            break;
+        if (options[at] == 5) {
+            unsigned blocks = LWIP_MIN((size - 2) / 8, SACK_BLOCKS);
+            for (unsigned i = 0; i < blocks; i++) {
+                uint32_t edges[2];
+                memcpy(edges, options + at + 2 + 8 * i, sizeof(edges));
+                out->sacked[i].left = lwip_ntohl(edges[0]);
+                out->sacked[i].right = lwip_ntohl(edges[1]);
+            }
+            return blocks;
+        }
+        at += size;
+    }
+    return 0;
+}
+
+void sender_segment_in(const struct tcp_pcb *pcb, const struct tcp_hdr *header, uint16_t data_len,
+                       const uint8_t *options, unsigned options_len)
+{
+    struct sender *s = sender_of(pcb);
+    if (!s || pcb->state < ESTABLISHED)
+        return;
+    uint8_t flags = TCPH_FLAGS(header);
+    struct scoreboard *board = &s->recovery.board;
+    struct acknowledgement a = {.ack = header->ackno};
+    if ((flags & (TCP_ACK | TCP_SYN | TCP_RST)) != TCP_ACK || seq_before(a.ack, board->una))
+        return;
+    s->window_probes = 0;
+    s->pending = attention = true;
+    if (seq_before(board->nxt, a.ack))
+        a.ack =
+            board->nxt; // the end of the connection, which lwIP sent; or nonsense, which it drops
+    uint32_t una = board->una;
+    a.duplicate = a.ack == una && !data_len && header->wnd == s->window && !(flags & TCP_FIN);
+    a.blocks = read_sacks(options, options_len, &a);
+    s->window = header->wnd;
+    recovery_ack(&s->recovery, &a, time_now());
+    s->acked += board->una - una;
+    drop_acknowledged(s);
+}
+
+// ---- The core's loop ----
+
+// The NIC is full: the next ones have the first turn when there is room again.
+static void rotate(void)
+{
+    struct sender *first = senders, *last = senders;
+    if (!first || !first->next)
+        return;
+    while (last->next)
+        last = last->next;
+    senders = first->next;
+    first->next = NULL;
+    last->next = first;
+}
+
+bool sender_poll(void)
+{
+    uint64_t now = time_now();
+    if (!attention && now < wake_at)
+        return false;
+    bool worked = false, blocked = false;
+    attention = false;
+    for (struct sender *s = senders; s; s = next_one) {
+        next_one = s->next;
+        if (!s->pending && !s->blocked && now < s->wake_at)
+            continue;
+        uint64_t frames = counts.frames;
+        worked |= s->pending;
+        running = s;
+        run(s, now);
+        worked |= counts.frames != frames;
+        blocked |= running && s->blocked;
+    }
+    running = next_one = NULL;
+    wake_at = UINT64_MAX;
+    for (const struct sender *s = senders; s; s = s->next)
+        wake_at = LWIP_MIN(wake_at, s->wake_at);
+    if (blocked) {
+        rotate();
+        attention = true; // each turn of the loop, until there is room
+    }
+    return worked;
+}
+
+uint64_t sender_deadline(void)
+{
+    return wake_at;
+}
+
+// ---- Statistics ----
+
+static void write_stats(void)
+{
+    stats_print("{\"frames\":%llu,\"bytes\":%llu,\"resent\":%llu,\"timeouts\":%llu,"
+                "\"tail_probes\":%llu,\"needless\":%llu,\"blocked\":%llu,\"window_probes\":%llu,"
+                "\"given_up\":%llu}",
+                (unsigned long long)counts.frames, (unsigned long long)counts.bytes,
+                (unsigned long long)counts.resent, (unsigned long long)counts.timeouts,
+                (unsigned long long)counts.probes, (unsigned long long)counts.needless,
+                (unsigned long long)counts.blocked, (unsigned long long)counts.window_probes,
+                (unsigned long long)counts.given_up);
+}
+
+static struct stats_source sender_stats = {.name = "sender", .write = write_stats};
+
+void sender_start(void)
+{
+    slot = tcp_ext_arg_alloc_id();
+    wake_at = UINT64_MAX;
+    stats_add(&sender_stats);
+}
