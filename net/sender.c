@@ -25,6 +25,8 @@
 #define BLOCKED_TIME (10 * TIME_MS)
 #define GIVE_UP 10u // time-outs or window probes without any answer
 
+enum counter { FRAMES, BYTES, RESENT, TIMEOUTS, PROBES, NEEDLESS, BLOCKED, GIVEN_UP, COUNTERS };
+
 struct extent {
     const uint8_t *data;
     uint32_t len;
@@ -53,9 +55,7 @@ static PERCORE struct sender *running, *next_one; // in sender_poll(); NULL when
 static PERCORE bool attention;
 static PERCORE uint64_t wake_at;
 static PERCORE uint8_t slot; // of a pcb's extra arguments
-static PERCORE struct {
-    uint64_t frames, bytes, resent, timeouts, probes, needless, blocked, window_probes, given_up;
-} counts;
+static PERCORE uint64_t counts[COUNTERS];
 
 static struct sender *sender_of(const struct tcp_pcb *pcb)
 {
@@ -78,9 +78,9 @@ static void sender_gone(u8_t id, void *data)
         running = NULL;
     if (next_one == s)
         next_one = s->next;
-    counts.timeouts += s->recovery.timeouts;
-    counts.probes += s->recovery.probes;
-    counts.needless += s->recovery.needless;
+    counts[TIMEOUTS] += s->recovery.timeouts;
+    counts[PROBES] += s->recovery.probes;
+    counts[NEEDLESS] += s->recovery.needless;
     recovery_free(&s->recovery);
     heap_free(s);
 }
@@ -227,10 +227,10 @@ static void note_sent(struct sender *s, const struct piece *piece)
     pcb->rcv_ann_right_edge = pcb->rcv_nxt + pcb->rcv_ann_wnd;
     pcb->ts_lastacksent = pcb->rcv_nxt;
     tcp_clear_flags(pcb, TF_ACK_DELAY | TF_ACK_NOW);
-    counts.frames++;
-    counts.bytes += piece->len;
+    counts[FRAMES]++;
+    counts[BYTES] += piece->len;
     if (piece->again) {
-        counts.resent++;
+        counts[RESENT]++;
         return;
     }
     pcb->snd_nxt = pcb->snd_lbb = piece->seq + piece->len;
@@ -270,7 +270,7 @@ static void send_all(struct sender *s, uint64_t now)
             return;
         }
         if (!transmit(s, &piece, netif)) {
-            counts.blocked++;
+            counts[BLOCKED]++;
             s->blocked = true;
             s->wake_at = now + BLOCKED_TIME;
             return;
@@ -294,7 +294,6 @@ static void probe_window(struct sender *s, uint64_t now)
         return;
     }
     tcp_keepalive(s->pcb); // old bytes: the answer tells the window
-    counts.window_probes++;
     s->window_probes++;
     uint64_t wait = recovery_timeout(&s->recovery) << LWIP_MIN(s->window_probes, 8u);
     s->window_at = now + LWIP_MIN(wait, 60 * TIME_S);
@@ -322,7 +321,7 @@ static void run(struct sender *s, uint64_t now)
         return;
     recovery_timer(&s->recovery, now);
     if (s->recovery.backoff > GIVE_UP || s->window_probes > GIVE_UP) {
-        counts.given_up++;
+        counts[GIVEN_UP]++;
         tcp_abort(s->pcb);
         return;
     }
@@ -413,11 +412,11 @@ bool sender_poll(void)
         next_one = s->next;
         if (!s->pending && !s->blocked && now < s->wake_at)
             continue;
-        uint64_t frames = counts.frames;
+        uint64_t frames = counts[FRAMES];
         worked |= s->pending;
         running = s;
         run(s, now);
-        worked |= counts.frames != frames;
+        worked |= counts[FRAMES] != frames;
         blocked |= running && s->blocked;
     }
     running = next_one = NULL;
@@ -438,16 +437,20 @@ uint64_t sender_deadline(void)
 
 // ---- Statistics ----
 
+// Of all cores.
 static void write_stats(void)
 {
-    stats_print("{\"frames\":%llu,\"bytes\":%llu,\"resent\":%llu,\"timeouts\":%llu,"
-                "\"tail_probes\":%llu,\"needless\":%llu,\"blocked\":%llu,\"window_probes\":%llu,"
-                "\"given_up\":%llu}",
-                (unsigned long long)counts.frames, (unsigned long long)counts.bytes,
-                (unsigned long long)counts.resent, (unsigned long long)counts.timeouts,
-                (unsigned long long)counts.probes, (unsigned long long)counts.needless,
-                (unsigned long long)counts.blocked, (unsigned long long)counts.window_probes,
-                (unsigned long long)counts.given_up);
+    static const char *const names[COUNTERS] = {
+        [FRAMES] = "frames",     [BYTES] = "bytes",        [RESENT] = "resent",
+        [TIMEOUTS] = "timeouts", [PROBES] = "tail_probes", [NEEDLESS] = "needless",
+        [BLOCKED] = "blocked",   [GIVEN_UP] = "given_up"};
+    for (unsigned i = 0; i < COUNTERS; i++) {
+        uint64_t sum = 0;
+        for (unsigned core = 0; core < core_count(); core++)
+            sum += ((const uint64_t *)core_peek(core, counts))[i];
+        stats_print("%s\"%s\":%llu", i ? "," : "{", names[i], (unsigned long long)sum);
+    }
+    stats_print("}");
 }
 
 static struct stats_source sender_stats = {.name = "sender", .write = write_stats};
@@ -456,5 +459,6 @@ void sender_start(void)
 {
     slot = tcp_ext_arg_alloc_id();
     wake_at = UINT64_MAX;
-    stats_add(&sender_stats);
+    if (core_id() == 0)
+        stats_add(&sender_stats);
 }

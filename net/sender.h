@@ -27,6 +27,7 @@ uint32_t sender_resent(const struct tcp_pcb *pcb);
 
 // ---- For stack.c ----
 
+// Each core, once, after lwip_init().
 void sender_start(void);
 
 // A segment arrived on a connection; its header is in host order. `options`: as on the wire.
