@@ -42,6 +42,26 @@ static const uint32_t class_bytes[HEAP_CLASSES] = {16,   32,   48,   64,   96,  
                                                    256,  384,  512,  768,  1024, 1536, 1792,
                                                    2048, 3072, 4096, 6144, 10240};
 
+// The smallest class for an object of up to 1024 bytes, by its size in steps of 16, rounded up.
+#define SMALL_BYTES 1024u
+static const uint8_t small_class[SMALL_BYTES / 16 + 1] = {
+    [2] = 1,         [3] = 2,          [4] = 3,          [5 ... 6] = 4,
+    [7 ... 8] = 5,   [9 ... 12] = 6,   [13 ... 16] = 7,  [17 ... 24] = 8,
+    [25 ... 32] = 9, [33 ... 48] = 10, [49 ... 64] = 11,
+};
+#define FIRST_LARGE_CLASS 12u
+
+static unsigned class_for(size_t size)
+{
+    unsigned class = FIRST_LARGE_CLASS;
+
+    if (size <= SMALL_BYTES)
+        return small_class[(size + 15) / 16];
+    while (class < HEAP_CLASSES && class_bytes[class] < size)
+        class ++;
+    return class;
+}
+
 static void list_insert(struct heap *heap, struct slab *slab)
 {
     slab->previous = NULL;
@@ -108,12 +128,10 @@ static struct object *pages_take(struct heap *heap, size_t size)
 void *heap_take(struct heap *heap, size_t size)
 {
     struct object *object;
-    unsigned class = 0;
 
     if (size == 0 || size > UINT32_MAX)
         return NULL;
-    while (class < HEAP_CLASSES && class_bytes[class] < size)
-        class ++;
+    unsigned class = class_for(size);
     if (class < HEAP_CLASSES) {
         struct slab *slab = heap->partial[class] ? heap->partial[class] : slab_new(heap, class);
         object = slab ? slab_take(heap, slab) : NULL;

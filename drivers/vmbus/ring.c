@@ -155,14 +155,10 @@ static bool refresh_write(struct ring_in *ring)
     return !ring->dead;
 }
 
-static void copy_at(const struct ring_in *ring, uint32_t position, void *dst, uint32_t len)
+void ring_copy_wrapped(const struct ring_in *ring, uint32_t position, void *dst, uint32_t len)
 {
     uint32_t first = ring->size - position;
 
-    if (len <= first) {
-        copy_from_shared(dst, ring->data + position, len);
-        return;
-    }
     copy_from_shared(dst, ring->data + position, first);
     copy_from_shared((uint8_t *)dst + first, ring->data, len - first);
 }
@@ -179,7 +175,7 @@ bool ring_in_next(struct ring_in *ring, struct ring_packet *packet)
         ring->dead = true;
         return false;
     }
-    copy_at(ring, ring->read, &d, sizeof(d));
+    ring_copy_at(ring, ring->read, &d, sizeof(d));
     uint32_t header_len = d.header_qwords * 8u;
     uint32_t total_len = d.total_qwords * 8u;
     if (header_len < sizeof(d) || total_len < header_len ||
@@ -199,16 +195,6 @@ bool ring_in_next(struct ring_in *ring, struct ring_packet *packet)
     if (ring->read >= ring->size)
         ring->read -= ring->size;
     return true;
-}
-
-void ring_copy_out(const struct ring_in *ring, const struct ring_packet *packet, uint32_t offset,
-                   void *dst, uint32_t len)
-{
-    uint32_t position = packet->position + offset;
-
-    if (position >= ring->size)
-        position -= ring->size;
-    copy_at(ring, position, dst, len);
 }
 
 bool ring_in_release(struct ring_in *ring)

@@ -49,7 +49,8 @@ struct ring_packet { // a packet being read; all of it checked to lie inside the
 
 // A copy of memory that the host can write. The barrier keeps the compiler from looking at the
 // source again when the copy is used.
-static inline void copy_from_shared(void *dst, const void *src, size_t len)
+static inline __attribute__((always_inline)) void copy_from_shared(void *dst, const void *src,
+                                                                   size_t len)
 {
     memcpy(dst, src, len);
     __asm__ volatile("" ::: "memory");
@@ -87,10 +88,27 @@ void ring_out_cancel_room(struct ring_out *ring);
 // or if the ring is dead (see ->dead).
 bool ring_in_next(struct ring_in *ring, struct ring_packet *packet);
 
+// Copies what goes round the end of the ring. From ring_copy_at().
+void ring_copy_wrapped(const struct ring_in *ring, uint32_t position, void *dst, uint32_t len);
+
+static inline void ring_copy_at(const struct ring_in *ring, uint32_t position, void *dst,
+                                uint32_t len)
+{
+    if (len <= ring->size - position)
+        copy_from_shared(dst, ring->data + position, len);
+    else
+        ring_copy_wrapped(ring, position, dst, len);
+}
+
 // Copies [offset, offset+len) of the packet (header included) to private memory. The caller keeps
-// inside header_len + payload_len.
-void ring_copy_out(const struct ring_in *ring, const struct ring_packet *packet, uint32_t offset,
-                   void *dst, uint32_t len);
+// inside header_len + payload_len. Inline: most are a few bytes, known when compiled.
+static inline void ring_copy_out(const struct ring_in *ring, const struct ring_packet *packet,
+                                 uint32_t offset, void *dst, uint32_t len)
+{
+    uint32_t position = packet->position + offset;
+
+    ring_copy_at(ring, position < ring->size ? position : position - ring->size, dst, len);
+}
 
 // Gives everything read so far back to the host. True if it waits for room and must be signalled.
 bool ring_in_release(struct ring_in *ring);

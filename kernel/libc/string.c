@@ -10,6 +10,10 @@
 #pragma GCC optimize("no-tree-loop-distribute-patterns")
 
 typedef uint64_t __attribute__((may_alias, aligned(1))) word;
+typedef uint32_t __attribute__((may_alias, aligned(1))) half;
+
+#undef memcpy
+#undef memset
 
 void *memcpy(void *restrict to, const void *restrict from, size_t n)
 {
@@ -24,11 +28,20 @@ void *memcpy(void *restrict to, const void *restrict from, size_t n)
         d = ((const word *)f)[7];
         ((word *)t)[4] = a, ((word *)t)[5] = b, ((word *)t)[6] = c, ((word *)t)[7] = d;
     }
-    for (; n >= 8; n -= 8, t += 8, f += 8)
-        *(word *)t = *(const word *)f;
-    for (; n > 0; n--) {
-        *t++ = *f++;
-        __asm__ volatile("" : : : "memory"); // stays a loop with clang too
+    for (; n >= 16; n -= 16, t += 16, f += 16) {
+        uint64_t a = ((const word *)f)[0], b = ((const word *)f)[1];
+        ((word *)t)[0] = a, ((word *)t)[1] = b;
+    }
+    // What is left by two moves that may overlap.
+    if (n >= 8) {
+        uint64_t a = *(const word *)f, b = *(const word *)(f + n - 8);
+        *(word *)t = a, *(word *)(t + n - 8) = b;
+    } else if (n >= 4) {
+        uint32_t a = *(const half *)f, b = *(const half *)(f + n - 4);
+        *(half *)t = a, *(half *)(t + n - 4) = b;
+    } else if (n > 0) {
+        char a = f[0], b = f[n / 2], c = f[n - 1];
+        t[0] = a, t[n / 2] = b, t[n - 1] = c;
     }
     return to;
 }
@@ -70,6 +83,10 @@ void *memset(void *to, int value, size_t n)
     for (; n >= 32; n -= 32, t += 32) {
         ((word *)t)[0] = pattern, ((word *)t)[1] = pattern;
         ((word *)t)[2] = pattern, ((word *)t)[3] = pattern;
+        __asm__ volatile("" : : : "memory");
+    }
+    for (; n >= 8; n -= 8, t += 8) {
+        *(word *)t = pattern;
         __asm__ volatile("" : : : "memory");
     }
     for (; n > 0; n--) {
