@@ -82,6 +82,65 @@ static bool parse_ip(const char **text, uint32_t *out)
     return true;
 }
 
+static int hex_digit(char c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+// An IPv6 address (RFC 4291: groups of hex digits, one :: for zeros); *text is left behind it.
+static bool parse_ip6(const char **text, uint8_t out[16])
+{
+    uint8_t bytes[16] = {0};
+    unsigned count = 0, gap = 17; // where the :: stands, 17: nowhere
+    const char *p = *text;
+
+    if (p[0] == ':' && p[1] != ':')
+        return false;
+    for (;;) {
+        unsigned group = 0, digits = 0;
+        if (p[0] == ':' && p[1] == ':') {
+            if (gap != 17)
+                return false;
+            gap = count;
+            p += 2;
+            if (hex_digit(*p) < 0)
+                break;
+        }
+        for (; digits < 4 && hex_digit(*p) >= 0; digits++)
+            group = group << 4 | (unsigned)hex_digit(*p++);
+        if (!digits || count == 16)
+            return false;
+        bytes[count++] = (uint8_t)(group >> 8);
+        bytes[count++] = (uint8_t)group;
+        if (*p != ':')
+            break;
+        if (p[1] != ':')
+            p++;
+    }
+    if (gap == 17 ? count != 16 : count > 14)
+        return false;
+    memset(out, 0, 16);
+    unsigned before = gap == 17 ? 16 : gap;
+    memcpy(out, bytes, before);
+    memcpy(out + 16 - (count - before), bytes + before, count - before);
+    *text = p;
+    return true;
+}
+
+// Unicast and not loopback; if global, not of one link only.
+static bool usable_address6(const uint8_t address[16], bool global)
+{
+    static const uint8_t zero[10];
+    bool link_local = address[0] == 0xfe && (address[1] & 0xc0) == 0x80;
+
+    // ::, ::1 and the forms that carry an IPv4 address have nothing but zeros in front.
+    return address[0] != 0xff && memcmp(address, zero, sizeof(zero)) != 0 &&
+           !(global && link_local);
+}
+
 static bool usable_host_address(uint32_t address)
 {
     uint8_t first = *(const uint8_t *)&address;
@@ -138,6 +197,37 @@ static const char *set_gateway(struct config *c, const char *value)
     if (!parse_ip(&value, &gateway) || *value || !usable_host_address(gateway))
         return "gateway is a.b.c.d";
     c->gateway = gateway;
+    return NULL;
+}
+
+static const char *set_address6(struct config *c, const char *value)
+{
+    uint8_t address[16];
+    uint64_t prefix;
+
+    if (strcmp(value, "auto") == 0) {
+        c->ip6 = CONFIG_IP6_AUTO;
+        return NULL;
+    }
+    if (strcmp(value, "off") == 0) {
+        c->ip6 = CONFIG_IP6_OFF;
+        return NULL;
+    }
+    if (!parse_ip6(&value, address) || *value++ != '/' || !parse_decimal(&value, 64, &prefix) ||
+        *value || prefix != 64 || !usable_address6(address, true))
+        return "address6 is auto, off or an IPv6 address/64 that is not of the link only";
+    c->ip6 = CONFIG_IP6_STATIC;
+    memcpy(c->address6, address, sizeof(c->address6));
+    return NULL;
+}
+
+static const char *set_gateway6(struct config *c, const char *value)
+{
+    uint8_t gateway[16];
+
+    if (!parse_ip6(&value, gateway) || *value || !usable_address6(gateway, false))
+        return "gateway6 is an IPv6 address";
+    memcpy(c->gateway6, gateway, sizeof(c->gateway6));
     return NULL;
 }
 
@@ -252,6 +342,8 @@ static const struct key {
     {"log", "level", set_log_level},
     {"net", "address", set_address},
     {"net", "gateway", set_gateway},
+    {"net", "address6", set_address6},
+    {"net", "gateway6", set_gateway6},
     {"net", "mtu", set_mtu},
     {"tcp", "congestion", set_congestion},
     {"netvsc", "receive-buffer", set_receive_buffer},

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 enum config_on_panic { PANIC_HALT, PANIC_RESTART };
+enum config_ip6 { CONFIG_IP6_AUTO, CONFIG_IP6_STATIC, CONFIG_IP6_OFF };
 
 struct config {
     // [log]
@@ -14,6 +15,9 @@ struct config {
     // [net]
     bool dhcp;                          // address = dhcp (default) or a.b.c.d/prefix
     uint32_t address, netmask, gateway; // network byte order, for a static address
+    enum config_ip6 ip6;                // address6 = auto (default), address/64 or off
+    uint8_t address6[16];               // for CONFIG_IP6_STATIC
+    uint8_t gateway6[16];               // all zero: what routers advertise
     uint16_t mtu;                       // IP MTU 576..9000, default 1500
     // [tcp]
     bool reno; // congestion = bbr (default) | reno

@@ -6,6 +6,7 @@
 #include "lwip/err.h"
 #include "lwip/ip_addr.h"
 
+struct netif;
 struct pbuf;
 struct tcp_pcb;
 struct tcp_hdr;
@@ -26,6 +27,15 @@ u32_t *net_tcp_segment_out(const struct pbuf *p, const struct tcp_hdr *header,
 err_t net_tcp_segment_in(struct tcp_pcb *pcb, const struct tcp_hdr *header, u16_t options_len,
                          u16_t here, const u8_t *rest, const struct pbuf *p);
 #define LWIP_HOOK_TCP_INPACKET_PCB net_tcp_segment_in
+
+// Called for each IPv6 packet, before lwIP looks at it (net/ip6_input.c). 0: lwIP goes on with it;
+// otherwise it was taken.
+int net_ip6_input(struct pbuf *p, struct netif *netif);
+#define LWIP_HOOK_IP6_INPUT net_ip6_input
+
+// The router that the configuration names for what is not on the link, or NULL (net/address6.c).
+const ip6_addr_t *net_ip6_gateway(struct netif *netif, const ip6_addr_t *destination);
+#define LWIP_HOOK_ND6_GET_GW net_ip6_gateway
 
 // How many bytes a connection may keep out of order; less when memory is short.
 u32_t net_ooseq_limit(void);

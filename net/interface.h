@@ -32,10 +32,11 @@ struct interface {
     struct netif netif;
     struct nic *nic;
     struct interface *next;
-    unsigned index;     // nic_info.index
-    uint64_t untold;    // core 0: bit for each core that does not know the addresses yet
-    uint16_t checksums; // NETIF_CHECKSUM_GEN_*: what lwIP fills in itself
-    bool refused;       // lwIP was told that the queue is full
+    unsigned index;        // nic_info.index
+    uint64_t untold;       // core 0: bit for each core that does not know the addresses yet
+    uint32_t address_told; // core 0: the IPv4 address that was logged last
+    uint16_t checksums;    // NETIF_CHECKSUM_GEN_*: what lwIP fills in itself
+    bool refused;          // lwIP was told that the queue is full
     unsigned queue_first, queue_count;
     struct tx_entry queue[TX_QUEUE];
 
@@ -78,6 +79,8 @@ void interface_tx_ready(struct nic *nic);
 err_t interface_transmit(struct netif *netif, struct pbuf *p);
 // lwIP's way to the neighbour (netif->output).
 err_t interface_output(struct netif *netif, struct pbuf *p, const ip4_addr_t *address);
+// The same for IPv6 (netif->output_ip6).
+err_t interface_output6(struct netif *netif, struct pbuf *p, const ip6_addr_t *address);
 // To be called where lwIP has built a TCP segment of `length` bytes with its header, which is about to
 // go out: one that is longer than pcb->mss will be cut by the NIC.
 void interface_tcp_out(const struct tcp_pcb *pcb, const struct tcp_hdr *header, uint32_t length);

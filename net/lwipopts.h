@@ -28,13 +28,14 @@
 #define ARP_QUEUEING 1    // keep packets while an address is being resolved,
 #define ARP_QUEUE_LEN 8   // at most so many for one neighbour
 #define ETHARP_SUPPORT_STATIC_ENTRIES 0
-#define LWIP_NETIF_STATUS_CALLBACK 1 // tells net/stack.c of an address
-#define LWIP_NETIF_HOSTNAME 1        // sent by DHCP
-#define LWIP_SINGLE_NETIF 0          // a guest may have several NICs
+#define LWIP_NETIF_STATUS_CALLBACK 1     // tells net/netif.c of an IPv4 address,
+#define LWIP_NETIF_EXT_STATUS_CALLBACK 1 // and net/address6.c of an IPv6 address
+#define LWIP_NETIF_HWADDRHINT 1 // a connection remembers its neighbour's place in the table
+#define LWIP_NETIF_HOSTNAME 1   // sent by DHCP
+#define LWIP_SINGLE_NETIF 0     // a guest may have several NICs
 
 // IPv4. Fragments are reassembled and made (a ping of 8000 bytes needs both).
 #define LWIP_IPV4 1
-#define LWIP_IPV6 0
 #define IP_FORWARD 0
 #define IP_REASSEMBLY 1
 #define IP_FRAG 1
@@ -47,6 +48,22 @@
 #define LWIP_ACD 0 // no probing of the leased address: it would delay the start by 7 s
 #define LWIP_DHCP_DOES_ACD_CHECK 0
 #define LWIP_DNS 0
+
+// IPv6, with addresses from router advertisements and by hand; no DHCPv6. All tables are small and
+// lwIP takes the least needed entry of a full one.
+#define LWIP_IPV6 1
+#define LWIP_IPV6_NUM_ADDRESSES 4 // link-local, and three more
+#define LWIP_IPV6_DUP_DETECT_ATTEMPTS 1
+#define LWIP_IPV6_MLD 1
+#define LWIP_IPV6_FRAG 1
+#define LWIP_IPV6_REASS 1      // with IP_REASS_MAX_PBUFS of its own
+#define IPV6_REASS_MAXAGE 5    // seconds
+#define IPV6_FRAG_COPYHEADER 1 // pointers are longer than a fragment header's spare room
+#define LWIP_ND6_NUM_NEIGHBORS 64
+#define LWIP_ND6_NUM_DESTINATIONS 64
+#define LWIP_ND6_NUM_PREFIXES 8
+#define LWIP_ND6_NUM_ROUTERS 4
+#define MEMP_NUM_ND6_QUEUE 64 // packets that wait for any neighbour's address
 
 // TCP.
 #define LWIP_TCP 1

@@ -4,5 +4,6 @@
 
 // Starts the stacks of all cores: lwIP, services and, on core 0, netvsc's client and DHCP. Core 0,
 // before vmbus_start().
-// When the first address is there it announces "ready: iperf3 on <ip> port <port>".
+// When an address is there it announces "ready: iperf3 on <ip> port <port>", once for IPv4 and once
+// for IPv6.
 void net_start(void);

@@ -12,6 +12,7 @@
 #include "lwip/dhcp.h"
 #include "lwip/etharp.h"
 #include "lwip/ip4_frag.h"
+#include "net/address6.h"
 #include "net/interface.h"
 #include "net/stack.h"
 
@@ -32,6 +33,11 @@ static void address_changed(struct netif *netif)
     struct interface *interface = netif->state;
     if (core_id() != 0 || !netif_is_up(netif))
         return;
+    uint32_t now = netif_ip4_addr(netif)->addr;
+    bool news = now != interface->address_told; // lwIP calls this for IPv6 addresses, too
+    interface->address_told = now;
+    if (!news)
+        return;
     share_addresses(interface);
     if (ip4_addr_isany_val(*netif_ip4_addr(netif)))
         return;
@@ -41,7 +47,7 @@ static void address_changed(struct netif *netif)
     uint32_t mask = lwip_ntohl(netif_ip4_netmask(netif)->addr);
     log_info("net: %s: address %s/%d, gateway %s", nic_info(interface->nic)->name, address,
              __builtin_popcount(mask), gateway);
-    stack_address_up(netif);
+    stack_address_up(netif_ip_addr4(netif));
 }
 
 static err_t netif_setup(struct netif *netif)
@@ -57,8 +63,12 @@ static err_t netif_setup(struct netif *netif)
     netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET;
     netif->output = interface_output;
     netif->linkoutput = interface_transmit;
-    interface->checksums = NETIF_CHECKSUM_GEN_IP | NETIF_CHECKSUM_GEN_UDP | NETIF_CHECKSUM_GEN_ICMP;
-    if ((info->tx_csum & (NIC_TX_IP4 | NIC_TX_TCP)) != (NIC_TX_IP4 | NIC_TX_TCP))
+    address6_setup(netif);
+    interface->checksums = NETIF_CHECKSUM_GEN_IP | NETIF_CHECKSUM_GEN_UDP |
+                           NETIF_CHECKSUM_GEN_ICMP | NETIF_CHECKSUM_GEN_ICMP6;
+    // lwIP does it for both kinds of IP or for none; what it did in vain is done again.
+    const uint8_t offloads = NIC_TX_IP4 | NIC_TX_IP6 | NIC_TX_TCP;
+    if ((info->tx_csum & offloads) != offloads)
         interface->checksums |= NETIF_CHECKSUM_GEN_TCP;
     interface_select_checks(interface, 0);
     netif_set_status_callback(netif, address_changed);
@@ -96,9 +106,10 @@ static struct interface *interface_new(struct nic *nic)
     return interface;
 }
 
-// A static address is for the first NIC; there is no way to say which others are meant.
+// Static addresses are for the first NIC; there is no way to say which others are meant.
 static void configure_addresses(struct interface *interface, bool first)
 {
+    address6_start(&interface->netif, first);
     if (config.dhcp || !first) {
         if (dhcp_start(&interface->netif) != ERR_OK)
             log_error("net: %s: no memory for DHCP", nic_info(interface->nic)->name);

@@ -7,10 +7,12 @@
 #include "kernel/alloc.h"
 #include "kernel/core.h"
 #include "lwip/prot/ethernet.h"
+#include "lwip/prot/ip6.h"
 #include "net/interface.h"
 #include "net/stack.h"
 
-// Headers that are read in place: Ethernet, IPv4 and TCP, each as long as it can be.
+// Headers that are read in place: Ethernet, IPv4 and TCP, each as long as it can be. IPv6 packets with
+// other headers before TCP's or UDP's are copied whole.
 #define HEADER_BYTES (14 + 60 + 60)
 // Up to this length a frame is copied whole: cheaper than lending, and its section is free at once.
 #define COPY_BYTES 256
@@ -124,10 +126,20 @@ static struct pbuf *rx_lend(struct interface *interface, const struct nic_frame 
     return &loan->parts[0].pbuf.pbuf;
 }
 
+// Neighbour discovery, fragments and the like: lwIP reads, and writes, more of them than a header.
+static bool is_control6(const struct nic_frame *in)
+{
+    const uint8_t *data = in->pieces[0].data;
+    if (in->pieces[0].len < SIZEOF_ETH_HDR + IP6_HLEN || data[12] != 0x86 || data[13] != 0xdd)
+        return false;
+    uint8_t next = data[SIZEOF_ETH_HDR + 6];
+    return next != IP6_NEXTH_TCP && next != IP6_NEXTH_UDP;
+}
+
 // lwIP checks what the host did not vouch for.
 void interface_select_checks(struct interface *interface, uint8_t csum)
 {
-    uint16_t checks = NETIF_CHECKSUM_CHECK_ICMP;
+    uint16_t checks = NETIF_CHECKSUM_CHECK_ICMP | NETIF_CHECKSUM_CHECK_ICMP6;
     if (!(csum & NIC_CSUM_IP_OK))
         checks |= NETIF_CHECKSUM_CHECK_IP;
     if (!(csum & NIC_CSUM_L4_OK))
@@ -150,7 +162,7 @@ void interface_receive(struct nic *nic, const struct nic_frame *in)
     interface->rx_frames++;
     interface->rx_segments += in->segments;
     interface->rx_bytes += in->len;
-    bool copy = in->len <= COPY_BYTES || nic_rx_scarce(nic);
+    bool copy = in->len <= COPY_BYTES || nic_rx_scarce(nic) || is_control6(in);
     struct pbuf *p = copy ? rx_copy(interface, in) : rx_lend(interface, in);
     if (copy || !p)
         nic_rx_release(nic, in->token);

@@ -22,11 +22,14 @@
 #include "lwip/sys.h"
 #include "lwip/tcp.h"
 #include "lwip/timeouts.h"
+#include "net/address6.h"
 #include "net/hooks.h"
 #include "net/interface.h"
 #include "net/net.h"
 #include "net/sender.h"
 #include "net/services/service.h"
+
+#include <stb_sprintf.h>
 
 // When less than one page in so many is free, memory is short: objects larger than the small ones
 // (timers are small, and whatever there is many of has something larger with it) are refused.
@@ -48,7 +51,7 @@
 static uint8_t isn_key[16], port_key[16]; // of all cores, so that a flow may change cores
 static PERCORE uint32_t port_counter;
 static PERCORE uint8_t retransmits_slot; // which of a pcb's extra arguments counts retransmissions
-static bool announced;                   // core 0's
+static bool announced[2];                // core 0's: for IPv4 and IPv6
 static PERCORE bool memory_short;        // as of this turn of the loop
 static PERCORE unsigned overrunning, refused_allocations;
 
@@ -92,27 +95,43 @@ _Noreturn void net_lwip_assert(const char *message, const char *file, int line)
     panic("lwip: %s:%d: %s", file, line, message);
 }
 
+// The bytes of an address, for hashing.
+static void put_address(uint32_t out[4], const ip_addr_t *address)
+{
+    memset(out, 0, 4 * sizeof(out[0]));
+    if (IP_IS_V6(address))
+        memcpy(out, ip_2_ip6(address)->addr, 4 * sizeof(out[0]));
+    else
+        out[0] = ip_2_ip4(address)->addr;
+}
+
 u32_t net_tcp_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *remote,
                   u16_t remote_port)
 {
-    const struct {
-        uint32_t local, remote;
+    struct {
+        uint32_t local[4], remote[4];
         uint16_t local_port, remote_port;
-    } tuple = {ip_2_ip4(local)->addr, ip_2_ip4(remote)->addr, local_port, remote_port};
+    } tuple = {.local_port = local_port, .remote_port = remote_port};
+    put_address(tuple.local, local);
+    put_address(tuple.remote, remote);
     return (u32_t)(time_now() / ISN_TICK + siphash24(isn_key, &tuple, sizeof(tuple)));
 }
 
 err_t stack_tcp_connect(struct tcp_pcb *pcb, const ip_addr_t *remote, u16_t remote_port,
                         tcp_connected_fn connected)
 {
-    const struct netif *netif = ip4_route(ip_2_ip4(remote));
-    if (!netif)
+    struct netif *netif = ip_route(&pcb->local_ip, remote);
+    const ip_addr_t *local = netif ? ip_netif_get_local_ip(netif, remote) : NULL;
+    if (!local)
         return ERR_RTE;
-    const uint32_t tuple[3] = {netif_ip4_addr(netif)->addr, ip_2_ip4(remote)->addr, remote_port};
+    uint32_t tuple[9] = {[8] = remote_port};
+    put_address(tuple, local);
+    put_address(tuple + 4, remote);
     uint64_t offset = siphash24(port_key, tuple, sizeof(tuple));
+    const ip_addr_t *any = IP_IS_V6(remote) ? IP6_ADDR_ANY : IP4_ADDR_ANY;
     for (unsigned i = 0; i < PORT_TRIES; i++) {
         u16_t port = (u16_t)(PORT_FIRST + (offset + port_counter++) % PORT_COUNT);
-        if (tcp_bind(pcb, IP4_ADDR_ANY, port) == ERR_OK)
+        if (tcp_bind(pcb, any, port) == ERR_OK)
             return tcp_connect(pcb, remote, remote_port, connected);
     }
     return ERR_USE;
@@ -178,16 +197,31 @@ u32_t net_ooseq_limit(void)
     return memory_short ? OOSEQ_BYTES_SHORT : OOSEQ_BYTES;
 }
 
-void stack_address_up(const struct netif *netif)
+void stack_address(char text[STACK_NAME_BYTES], const ip_addr_t *address)
 {
-    if (announced)
+    ipaddr_ntoa_r(address, text, STACK_NAME_BYTES);
+    for (char *c = text; *c; c++)
+        if (*c >= 'A' && *c <= 'F')
+            *c = (char)(*c - 'A' + 'a'); // RFC 5952
+}
+
+void stack_name(char name[STACK_NAME_BYTES], const ip_addr_t *address, uint16_t port)
+{
+    char text[STACK_NAME_BYTES];
+    stack_address(text, address);
+    stbsp_snprintf(name, STACK_NAME_BYTES, IP_IS_V6(address) ? "[%s]:%u" : "%s:%u", text, port);
+}
+
+void stack_address_up(const ip_addr_t *address)
+{
+    if (announced[IP_IS_V6(address)])
         return;
-    announced = true;
-    char address[IP4ADDR_STRLEN_MAX];
-    ip4addr_ntoa_r(netif_ip4_addr(netif), address, sizeof(address));
+    announced[IP_IS_V6(address)] = true;
+    char text[STACK_NAME_BYTES];
+    stack_address(text, address);
     for (unsigned i = 0; i < SERVICE_COUNT; i++)
         if (services[i]->port)
-            log_announce("ready: %s on %s port %u", services[i]->name, address, services[i]->port);
+            log_announce("ready: %s on %s port %u", services[i]->name, text, services[i]->port);
 }
 
 // ---- The core's loop ----
@@ -255,6 +289,7 @@ static void stack_start(void)
     retransmits_slot = tcp_ext_arg_alloc_id();
     sender_start();
     loop_add(&stack_poller);
+    address6_init();
     for (unsigned i = 0; i < SERVICE_COUNT; i++) {
         bool wanted = !services[i]->wanted || services[i]->wanted();
         int error = wanted ? services[i]->start(services[i]) : 0;
@@ -275,6 +310,7 @@ void net_start(void)
     random_bytes(port_key, sizeof(port_key));
     stats_add(&tcp_stats);
     netif_start();
+    ip6_input_start();
     stack_start();
     for (unsigned core = 1; core < core_count(); core++)
         message_post(core, start_other, NULL, 0); // their rings are still empty

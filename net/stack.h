@@ -16,8 +16,21 @@ extern const struct nic_client netif_nic_client;
 // Brings the interfaces' part of the statistics into being. Core 0, from net_start().
 void netif_start(void);
 
-// An interface got its address: lets the services announce themselves. From netif.c.
-void stack_address_up(const struct netif *netif);
+// The same for IPv6 packets (ip6_input.c).
+void ip6_input_start(void);
+
+// The size that holds any address and port as text.
+#define STACK_NAME_BYTES 56
+
+// "10.0.0.1" or "2001:db8::1". Any core.
+void stack_address(char text[STACK_NAME_BYTES], const ip_addr_t *address);
+
+// "10.0.0.1:80" or "[2001:db8::1]:80". Any core.
+void stack_name(char name[STACK_NAME_BYTES], const ip_addr_t *address, uint16_t port);
+
+// An interface got an address that others can reach: with the first IPv4 and the first IPv6 one the
+// services announce themselves. Core 0, from netif.c and address6.c.
+void stack_address_up(const ip_addr_t *address);
 
 // Opens a connection from a source port that others cannot guess (RFC 6056). To be used instead of
 // tcp_connect(), on a pcb that is not bound; as that, returns before there is a connection. ERR_USE:

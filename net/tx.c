@@ -6,21 +6,20 @@
 #include "kernel/core.h"
 #include "lwip/def.h"
 #include "lwip/etharp.h"
+#include "lwip/ethip6.h"
+#include "lwip/priv/nd6_priv.h"
 #include "lwip/priv/tcp_priv.h"
 #include "lwip/prot/ethernet.h"
 #include "lwip/prot/ip4.h"
+#include "lwip/prot/ip6.h"
 #include "lwip/prot/tcp.h"
 #include "net/interface.h"
-
-// IPv6, which lwIP may have been built without.
-#define IP6_HEADER 40
-#define IP6_NEXT_HEADER 6
-#define IP6_ADDRESSES 8
 
 // The large segment that lwIP sends now, and the payload of the segments to make of it.
 static PERCORE struct {
     const struct tcp_hdr *header; // NULL: what it sends now is not large
     uint16_t mss;
+    u16_t *path_mtu, path_mtu_was; // of IPv6: see interface_tcp_out()
 } large;
 
 static PERCORE const struct tcp_pcb *next_turn; // see resume_tcp(); may be gone, only compared
@@ -51,11 +50,12 @@ static unsigned find_tcp(const struct pbuf *p, uint8_t *family, uint32_t *sum)
         *sum = sum_words(&ip->src, 8);
         if (IPH_PROTO(ip) == IP_PROTO_TCP && !(IPH_OFFSET(ip) & PP_HTONS(IP_MF | IP_OFFMASK)))
             offset = SIZEOF_ETH_HDR + IPH_HL_BYTES(ip);
-    } else if (p->len >= SIZEOF_ETH_HDR + IP6_HEADER && eth->type == PP_HTONS(ETHTYPE_IPV6)) {
+    } else if (p->len >= SIZEOF_ETH_HDR + IP6_HLEN && eth->type == PP_HTONS(ETHTYPE_IPV6)) {
         *family = NIC_TX_IP6;
-        *sum = sum_words(frame + SIZEOF_ETH_HDR + IP6_ADDRESSES, 32);
-        if (frame[SIZEOF_ETH_HDR + IP6_NEXT_HEADER] == IP_PROTO_TCP)
-            offset = SIZEOF_ETH_HDR + IP6_HEADER;
+        const struct ip6_hdr *ip = (const struct ip6_hdr *)(frame + SIZEOF_ETH_HDR);
+        *sum = sum_words(&ip->src, 32);
+        if (IP6H_NEXTH(ip) == IP6_NEXTH_TCP)
+            offset = SIZEOF_ETH_HDR + IP6_HLEN;
     }
     return offset && p->len >= offset + TCP_HLEN ? offset : 0;
 }
@@ -170,20 +170,54 @@ err_t interface_transmit(struct netif *netif, struct pbuf *p)
 
 // ---- Large send ----
 
-// lwIP makes fragments of what is longer than netif->mtu, so a large segment passes with that raised:
-// from interface_tcp_out(), where lwIP has just built it, to interface_output(), behind the decision.
+// What lwIP knows of the path to an IPv6 address, or of the link if it knows none.
+static u16_t *path_mtu(struct netif *netif, const struct tcp_pcb *pcb)
+{
+    const ip6_addr_t *remote = ip_2_ip6(&pcb->remote_ip);
+    unsigned hint = pcb->netif_hints.addr_hint; // where it was found the last time
+    if (hint < LWIP_ND6_NUM_DESTINATIONS &&
+        ip6_addr_eq(&destination_cache[hint].destination_addr, remote))
+        return &destination_cache[hint].pmtu;
+    for (unsigned i = 0; i < LWIP_ND6_NUM_DESTINATIONS; i++)
+        if (ip6_addr_eq(&destination_cache[i].destination_addr, remote))
+            return &destination_cache[i].pmtu;
+    return &netif->mtu6;
+}
+
+// lwIP makes fragments of what is longer than netif->mtu or, for IPv6, the path's, so a large segment
+// passes with that raised: from interface_tcp_out(), where lwIP has just built it, to
+// interface_output() and interface_output6(), behind the decision.
+static void restore_path_mtu(void)
+{
+    if (large.path_mtu)
+        *large.path_mtu = large.path_mtu_was;
+    large.path_mtu = NULL;
+}
+
 void interface_tcp_out(const struct tcp_pcb *pcb, const struct tcp_hdr *header, uint32_t length)
 {
     large.header = NULL;
-    if (!pcb || length <= (uint32_t)pcb->mss + TCP_HLEN)
+    restore_path_mtu(); // the last one may have failed before it came to interface_output6()
+    bool ip6 = pcb && IP_IS_V6(&pcb->remote_ip);
+    if (!pcb || length <= (ip6 ? IP6_MIN_MTU_LENGTH - IP6_HLEN : (uint32_t)pcb->mss + TCP_HLEN))
         return;
     struct netif *netif = pcb->netif_idx == NETIF_NO_INDEX
                               ? ip_route(&pcb->local_ip, &pcb->remote_ip)
                               : netif_get_by_index(pcb->netif_idx);
     if (!netif || netif->linkoutput != interface_transmit)
         return;
+    uint16_t mss = pcb->mss;
+    if (ip6) { // the path may have become narrower than the connection's segments
+        u16_t *mtu = path_mtu(netif, pcb);
+        mss = LWIP_MIN(mss, (uint16_t)(*mtu - IP6_HLEN - TCP_HLEN));
+        if (length <= (uint32_t)mss + TCP_HLEN || !interface_large_max(netif, true))
+            return;
+        large.path_mtu = mtu;
+        large.path_mtu_was = *mtu;
+        *mtu = UINT16_MAX;
+    }
     large.header = header;
-    large.mss = (uint16_t)(pcb->mss - (TCPH_HDRLEN_BYTES(header) - TCP_HLEN));
+    large.mss = (uint16_t)(mss - (TCPH_HDRLEN_BYTES(header) - TCP_HLEN));
     netif->mtu = UINT16_MAX;
 }
 
@@ -192,6 +226,14 @@ err_t interface_output(struct netif *netif, struct pbuf *p, const ip4_addr_t *ad
     const struct interface *interface = netif->state;
     netif->mtu = nic_info(interface->nic)->mtu;
     return etharp_output(netif, p, address);
+}
+
+err_t interface_output6(struct netif *netif, struct pbuf *p, const ip6_addr_t *address)
+{
+    const struct interface *interface = netif->state;
+    netif->mtu = nic_info(interface->nic)->mtu;
+    restore_path_mtu();
+    return ethip6_output(netif, p, address);
 }
 
 uint32_t interface_large_max(const struct netif *netif, bool ip6)

@@ -266,15 +266,28 @@ static void set_address(const char *text)
     config.netmask = htonl(~0u << (32 - bits));
 }
 
+static void set_address6(const char *text)
+{
+    char address[64];
+    unsigned bits;
+    if (sscanf(text, "%63[^/]/%u", address, &bits) != 2 || bits != 64 ||
+        inet_pton(AF_INET6, address, config.address6) != 1) {
+        fprintf(stderr, "native: --address6 wants address/64\n");
+        exit(2);
+    }
+    config.ip6 = CONFIG_IP6_STATIC;
+}
+
 int main(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"tap", required_argument, 0, 't'},     {"address", required_argument, 0, 'a'},
-        {"mtu", required_argument, 0, 'm'},     {"faults", required_argument, 0, 'f'},
-        {"offload", no_argument, 0, 'o'},       {"debug", no_argument, 0, 'd'},
-        {"no-large-send", no_argument, 0, 'S'}, {"no-large-receive", no_argument, 0, 'R'},
-        {"seed", required_argument, 0, 's'},    {"memory", required_argument, 0, 'M'},
-        {"losses", required_argument, 0, 'l'},  {0}};
+        {"tap", required_argument, 0, 't'},      {"address", required_argument, 0, 'a'},
+        {"mtu", required_argument, 0, 'm'},      {"faults", required_argument, 0, 'f'},
+        {"offload", no_argument, 0, 'o'},        {"debug", no_argument, 0, 'd'},
+        {"no-large-send", no_argument, 0, 'S'},  {"no-large-receive", no_argument, 0, 'R'},
+        {"seed", required_argument, 0, 's'},     {"memory", required_argument, 0, 'M'},
+        {"losses", required_argument, 0, 'l'},   {"address6", required_argument, 0, '6'},
+        {"gateway6", required_argument, 0, 'g'}, {0}};
     unsigned taps = 0;
     bool large_send = true, large_receive = true;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -284,6 +297,10 @@ int main(int argc, char **argv)
             memory_bytes = (size_t)atoi(optarg) << 20;
         else if (c == 'a')
             set_address(optarg);
+        else if (c == '6')
+            set_address6(optarg);
+        else if (c == 'g' && inet_pton(AF_INET6, optarg, config.gateway6) == 1)
+            continue;
         else if (c == 'm')
             config.mtu = (uint16_t)atoi(optarg);
         else if (c == 'f')

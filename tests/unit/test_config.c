@@ -63,7 +63,8 @@ static void test_every_key(void **state)
     struct config c;
 
     (void)state;
-    struct reports r = parse("# all\n[log]\nlevel = debug\n[net]\naddress = 192.168.7.9/20\n"
+    struct reports r = parse("# all\n[net]\naddress6 = 2001:db8::5/64\ngateway6 = fe80::1\n"
+                             "[log]\nlevel = debug\n[net]\naddress = 192.168.7.9/20\n"
                              "gateway=192.168.0.1\nmtu = 9000\n[tcp]\ncongestion = reno\n"
                              "[netvsc]\nreceive-buffer = 31m\n"
                              "send-buffer = 64k\nring = 65536\nchecksum = off\n"
@@ -77,6 +78,9 @@ static void test_every_key(void **state)
     assert_int_equal(c.address, ip(192, 168, 7, 9));
     assert_int_equal(c.netmask, ip(255, 255, 240, 0));
     assert_int_equal(c.gateway, ip(192, 168, 0, 1));
+    assert_int_equal(c.ip6, CONFIG_IP6_STATIC);
+    assert_memory_equal(c.address6, "\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x05", 16);
+    assert_memory_equal(c.gateway6, "\xfe\x80\0\0\0\0\0\0\0\0\0\0\0\0\0\x01", 16);
     assert_int_equal(c.mtu, 9000);
     assert_true(c.reno);
     assert_int_equal(c.receive_buffer, 31u << 20);
@@ -102,6 +106,17 @@ static void test_bad_values_keep_defaults(void **state)
         "[net]\naddress = 0.0.0.0/8\n",
         "[net]\naddress = 224.0.0.1/8\n",
         "[net]\ngateway = 1.2.3.4.5\n",
+        "[net]\naddress6 = yes\n",
+        "[net]\naddress6 = 2001:db8::5\n",
+        "[net]\naddress6 = 2001:db8::5/63\n",
+        "[net]\naddress6 = 2001:db8::5/64x\n",
+        "[net]\naddress6 = fe80::5/64\n",
+        "[net]\naddress6 = ff02::5/64\n",
+        "[net]\naddress6 = ::1/64\n",
+        "[net]\naddress6 = ::ffff:1:2/64\n",
+        "[net]\ngateway6 = ::\n",
+        "[net]\ngateway6 = ff02::1\n",
+        "[net]\ngateway6 = fe80::1/64\n",
         "[netvsc]\nring = 15k\n",
         "[netvsc]\nring = 20001\n",
         "[netvsc]\nreceive-buffer = 32m\n",
@@ -127,6 +142,44 @@ static void test_bad_values_keep_defaults(void **state)
         assert_int_equal(r.lines[0], 2);
         assert_true(r.reasons[0][0] != '\0');
         assert_memory_equal(&c, &plain, sizeof(c));
+    }
+}
+
+static void test_ip6_addresses(void **state)
+{
+    static const struct {
+        const char *text;
+        uint8_t bytes[16]; // all zero: refused
+    } cases[] = {
+        {"1:2:3:4:5:6:7:8", {0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 8}},
+        {"1:2:3:4:5:6:7::", {0, 1, 0, 2, 0, 3, 0, 4, 0, 5, 0, 6, 0, 7, 0, 0}},
+        {"2001:DB8::", {0x20, 0x01, 0x0d, 0xb8}},
+        {"fd00::a:b", {0xfd, [13] = 0x0a, [15] = 0x0b}},
+        {"abcd:0ef0::1:0:1", {0xab, 0xcd, 0x0e, 0xf0, [11] = 1, [15] = 1}},
+        {"", {0}},
+        {":", {0}},
+        {"1", {0}},
+        {"1:2:3:4:5:6:7", {0}},
+        {"1:2:3:4:5:6:7:8:9", {0}},
+        {"1:2:3:4:5:6:7:8::", {0}},
+        {"1::2::3", {0}},
+        {"1:::2", {0}},
+        {":1:2::3", {0}},
+        {"1:2:", {0}},
+        {"12345::1", {0}},
+        {"1::g", {0}},
+        {"1:2:3:4:5:6:1.2.3.4", {0}},
+    };
+    static const uint8_t refused[16];
+
+    (void)state;
+    for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+        struct config c;
+        char text[96] = "[net]\ngateway6 = ";
+        strcat(text, cases[i].text);
+        unsigned bad = parse(text, &c).count;
+        assert_int_equal(bad, memcmp(cases[i].bytes, refused, 16) ? 0 : 1);
+        assert_memory_equal(c.gateway6, cases[i].bytes, 16);
     }
 }
 
@@ -165,6 +218,7 @@ int main(void)
         cmocka_unit_test(test_empty_gives_defaults),
         cmocka_unit_test(test_every_key),
         cmocka_unit_test(test_bad_values_keep_defaults),
+        cmocka_unit_test(test_ip6_addresses),
         cmocka_unit_test(test_a_bad_line_does_not_hide_the_rest),
         cmocka_unit_test(test_malformed_syntax),
     };

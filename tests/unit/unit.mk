@@ -11,6 +11,7 @@ unit_alloc = kernel/pages.c kernel/heap.c
 unit_cipher = kernel/cipher.c
 unit_config = kernel/config.c $(INIH_DIR)/ini.c
 unit_config_cflags = -isystem $(INIH_DIR) $(INIH_FLAGS) -Wno-sign-compare
+unit_ip6_check = net/ip6_check.c
 unit_iperf3_params = net/services/iperf3/json.c net/services/iperf3/params.c \
 	net/services/iperf3/results.c
 unit_iperf3_params_cflags = -isystem /usr/include/stb -Wno-unused-parameter

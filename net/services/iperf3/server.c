@@ -638,9 +638,7 @@ static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t error)
     if (!c)
         return ERR_MEM; // lwIP resets it
     c->pcb = pcb;
-    char address[IP4ADDR_STRLEN_MAX];
-    ip4addr_ntoa_r(ip_2_ip4(&pcb->remote_ip), address, sizeof(address));
-    stbsp_snprintf(c->name, sizeof(c->name), "%s:%u", address, pcb->remote_port);
+    stack_name(c->name, &pcb->remote_ip, pcb->remote_port);
     c->deadline = time_now() + COOKIE_TIME;
     c->next = connections;
     connections = c;

@@ -9,6 +9,7 @@
 #include "kernel/time.h"
 #include "lwip/tcp.h"
 #include "net/services/iperf3/params.h"
+#include "net/stack.h"
 
 #define IPERF3_COOKIE 37 // 36 characters and a NUL
 
@@ -31,7 +32,7 @@ struct connection {
     uint64_t deadline;    // NEW, LINGER: when patience ends
     uint8_t cookie[IPERF3_COOKIE];
     uint8_t cookie_bytes;
-    char name[24]; // the client's address and port, for the log
+    char name[STACK_NAME_BYTES]; // the client's address and port, for the log
 
     // Of streams only:
     uint32_t id;

@@ -1,0 +1,17 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// The IPv6 addresses of an interface: one from its MAC for the link, those that routers announce
+// prefixes for, or the one that the configuration names. Core 0.
+#pragma once
+
+#include <stdbool.h>
+
+struct netif;
+
+// Once per core, before there are interfaces.
+void address6_init(void);
+
+// For netif_add()'s set-up function: how the interface sends IPv6.
+void address6_setup(struct netif *netif);
+
+// Gives an interface that is up its addresses. first: it is the one that the configuration is for.
+void address6_start(struct netif *netif, bool first);
