@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The witness with large frames: Linux in the guest sends them (LSO, its TSO), and stops doing so when
-told to at run time. Needs root for the tap."""
+"""The witness with large frames: Linux in the guest sends them (LSO, its TSO) and takes them (RSC, its
+LRO), and stops when told to at run time. Needs root for the tap."""
 
 import re
 
@@ -52,4 +52,18 @@ def test_large_send(guest, tapnet):
     counts = counted(guest, names, lambda: traffic(guest, tapnet, "-R"))
     guest.check("ethtool -K eth0 tso on")
     assert counts["tx_large"] == 0
+    assert guest.kernel_complaints() == []
+
+
+def test_coalesced_receive(guest, tapnet):
+    names = ["rx_coalesced", "rx_coalesced_segments", "rx_cut"]
+    for on in (True, False, True):
+        guest.check(f"ethtool -K eth0 lro {'on' if on else 'off'}")
+        counts = counted(guest, names, lambda: traffic(guest, tapnet))
+        if on:
+            assert counts["rx_coalesced_segments"] > 5 * counts["rx_coalesced"] > 500
+            assert counts["rx_cut"] == 0
+        else:
+            assert counts["rx_coalesced"] == 0
+    assert nic(guest)["rx_coalesced_peak"] > 30000
     assert guest.kernel_complaints() == []

@@ -17,7 +17,8 @@ static HvNetOffload offered(HvNet *s)
                  (s->csum_rx4 ? HV_NET_CSUM_RX : 0);
     uint8_t v6 = (s->csum_tx6 ? HV_NET_CSUM_TX : 0) |
                  (s->csum_rx6 ? HV_NET_CSUM_RX : 0);
-    bool rsc = false;
+    bool rsc = s->rsc && s->session.nvsp >= NVSP_VERSION_6_1 &&
+               (s->session.capabilities & NVSP_CAP_RSC);
 
     if (!s->csum) {
         v4 = v6 = 0;

@@ -246,6 +246,7 @@ enum RndisPpiType {
     RNDIS_PPI_VLAN = 6,
     RNDIS_PPI_HASH = 8,
 };
+#define RNDIS_PPI_PACKET_ID     (1u << 31 | 1)
 
 /* checksum, guest to host */
 #define TX_CSUM_IPV4            (1u << 0)
@@ -268,6 +269,13 @@ enum RndisPpiType {
 #define RX_CSUM_TCP_OK          (1u << 3)
 #define RX_CSUM_UDP_OK          (1u << 4)
 #define RX_CSUM_IP_OK           (1u << 5)
+#define RX_CSUM_TCP_VALUE_INVALID   (1u << 7)   /* right, but not in there */
+
+/* packet id, host to guest: which part of a coalesced frame this is */
+#define RNDIS_PACKET_ID_VERSION 1u
+#define RNDIS_FRAGMENT          1u
+#define RNDIS_FRAGMENT_FIRST    2u
+#define RNDIS_FRAGMENT_LAST     4u
 
 /* OIDs */
 
@@ -312,6 +320,13 @@ enum NdisOid {
     OID_TCP_OFFLOAD_PARAMETERS = 0xfc01020c,
     OID_TCP_OFFLOAD_HARDWARE_CAPABILITIES = 0xfc01020d,
 };
+
+/* packet filter */
+#define NDIS_FILTER_DIRECTED        0x01u
+#define NDIS_FILTER_MULTICAST       0x02u
+#define NDIS_FILTER_ALL_MULTICAST   0x04u
+#define NDIS_FILTER_BROADCAST       0x08u
+#define NDIS_FILTER_PROMISCUOUS     0x20u
 
 /* NDIS structures */
 

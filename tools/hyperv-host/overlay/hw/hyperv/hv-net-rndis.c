@@ -200,7 +200,7 @@ static bool query_number(HvNet *s, uint32_t oid, uint32_t *value)
         *value = HV_NET_MAX_MESSAGES;
         return true;
     case OID_802_3_MAXIMUM_LIST_SIZE:
-        *value = 32;
+        *value = HV_NET_MULTICAST_MAX;
         return true;
     default:
         return false;
@@ -352,6 +352,16 @@ static uint32_t set_config_parameter(HvNet *s, const uint8_t *info,
     return RNDIS_STATUS_SUCCESS;
 }
 
+static uint32_t set_multicast(HvNet *s, const uint8_t *info, uint32_t bytes)
+{
+    if (bytes % ETH_ALEN || bytes > sizeof(s->session.multicast)) {
+        return RNDIS_STATUS_INVALID_DATA;
+    }
+    memcpy(s->session.multicast, info, bytes);
+    s->session.multicast_count = bytes / ETH_ALEN;
+    return RNDIS_STATUS_SUCCESS;
+}
+
 static uint32_t set(HvNet *s, uint32_t oid, const uint8_t *info,
                     uint32_t bytes)
 {
@@ -371,10 +381,11 @@ static uint32_t set(HvNet *s, uint32_t oid, const uint8_t *info,
                             : RNDIS_STATUS_NOT_SUPPORTED;
     case OID_GEN_RNDIS_CONFIG_PARAMETER:
         return set_config_parameter(s, info, bytes);
+    case OID_802_3_MULTICAST_LIST:
+        return set_multicast(s, info, bytes);
     case OID_OFFLOAD_ENCAPSULATION:
     case OID_GEN_CURRENT_LOOKAHEAD:
     case OID_GEN_PROTOCOL_OPTIONS:
-    case OID_802_3_MULTICAST_LIST:
         return RNDIS_STATUS_SUCCESS;
     default:
         return RNDIS_STATUS_NOT_SUPPORTED;

@@ -122,6 +122,7 @@ static bool hv_net_work(VMBusChannel *chan)
         hv_net_replies_send(s);
         hv_net_send_table(s);
     }
+    hv_net_batch_flush(s, chan);
     vmbus_ring_commit(chan);
     vmbus_ring_release(chan);
     hv_net_rx_resume(s, chan);
@@ -204,6 +205,7 @@ static uint32_t queue_stats(HvNet *s, QDict *out)
         qdict_put_int(item, "rx_packets", q->rx_packets);
         qdict_put_int(item, "rx_bytes", q->rx_bytes);
         qdict_put_int(item, "rx_stalls", q->rx_stalls);
+        qdict_put_int(item, "rx_batches", q->rx_batches);
         qdict_put_int(item, "rx_sections_outstanding", q->outstanding);
         qdict_put_int(item, "rx_sections_peak", q->sections_peak);
         pending += q->tx_pending_count;
@@ -230,6 +232,11 @@ static void hv_net_stats(QDict *out, void *opaque)
     qdict_put_int(out, "rx_packets", s->rx_packets);
     qdict_put_int(out, "rx_bytes", s->rx_bytes);
     qdict_put_int(out, "rx_dropped", s->rx_dropped);
+    qdict_put_int(out, "rx_filtered", s->rx_filtered);
+    qdict_put_int(out, "rx_coalesced", s->rx_coalesced);
+    qdict_put_int(out, "rx_coalesced_segments", s->rx_coalesced_segments);
+    qdict_put_int(out, "rx_coalesced_peak", s->rx_coalesced_peak);
+    qdict_put_int(out, "rx_cut", s->rx_cut);
     qdict_put_int(out, "rx_stalls", s->rx_stalls_ring + s->rx_stalls_section);
     qdict_put_int(out, "rx_stalls_ring", s->rx_stalls_ring);
     qdict_put_int(out, "rx_stalls_section", s->rx_stalls_section);
@@ -263,8 +270,9 @@ void hv_net_backend_offload(HvNet *s)
     uint8_t csum = on->tcp_v4 | on->udp_v4 | on->tcp_v6 | on->udp_v6;
 
     if (s->vnet) {
-        qemu_set_offload(qemu_get_queue(s->nic)->peer, csum & HV_NET_CSUM_RX,
-                         0, 0, 0, 0);
+        qemu_set_offload(qemu_get_queue(s->nic)->peer,
+                         (csum & HV_NET_CSUM_RX) || on->rsc_v4 || on->rsc_v6,
+                         on->rsc_v4, on->rsc_v6, 0, 0);
     }
 }
 
@@ -296,11 +304,17 @@ static void hv_net_realize(VMBusDevice *vdev, Error **errp)
         error_setg(errp, "queues has to be 1 to %u", HV_NET_QUEUES_MAX);
         return;
     }
+    if (!s->batch_ranges || s->batch_ranges > HV_NET_BATCH_RANGES) {
+        error_setg(errp, "batch-ranges has to be 1 to %u",
+                   HV_NET_BATCH_RANGES);
+        return;
+    }
     QSIMPLEQ_INIT(&s->replies);
     s->queue = g_new0(HvNetQueue, s->queues);
     for (i = 0; i < s->queues; i++) {
         QSIMPLEQ_INIT(&s->queue[i].tx_pending);
         s->queue[i].free_section = HV_NET_NO_SECTION;
+        s->queue[i].batch_first = HV_NET_NO_SECTION;
     }
     hv_net_wire_realize(s);
     qemu_macaddr_default_if_unset(&s->conf.macaddr);
@@ -308,6 +322,8 @@ static void hv_net_realize(VMBusDevice *vdev, Error **errp)
     vdev->num_channels = s->queues;
     s->scratch = g_malloc(HV_NET_FRAME_MAX);
     s->link_timer = timer_new_ms(QEMU_CLOCK_REALTIME, link_timer, s);
+    s->rx_flush = qemu_bh_new_guarded(hv_net_rx_flush, s,
+                                      &dev->mem_reentrancy_guard);
     s->nic = qemu_new_nic(&hv_net_client, &s->conf, TYPE_HV_NET, dev->id,
                           &dev->mem_reentrancy_guard, s);
     qemu_get_queue(s->nic)->do_not_pad = true;
@@ -327,6 +343,7 @@ static void hv_net_unrealize(VMBusDevice *vdev)
     hv_net_wire_unrealize(s);
     qemu_purge_queued_packets(qemu_get_queue(s->nic));
     qemu_del_nic(s->nic);
+    qemu_bh_delete(s->rx_flush);
     timer_free(s->link_timer);
     g_free(s->scratch);
     g_free(s->queue);
@@ -342,6 +359,10 @@ static Property hv_net_props[] = {
     DEFINE_PROP_BOOL("csum-tx6", HvNet, csum_tx6, true),
     DEFINE_PROP_BOOL("csum-rx4", HvNet, csum_rx4, true),
     DEFINE_PROP_BOOL("csum-rx6", HvNet, csum_rx6, true),
+    DEFINE_PROP_BOOL("rsc", HvNet, rsc, true),
+    DEFINE_PROP_BOOL("filter", HvNet, filter, true),
+    DEFINE_PROP_UINT32("batch-ranges", HvNet, batch_ranges,
+                       HV_NET_BATCH_RANGES),
     DEFINE_PROP_BOOL("lso", HvNet, lso, true),
     DEFINE_PROP_BOOL("lso4", HvNet, lso4, true),
     DEFINE_PROP_BOOL("lso6", HvNet, lso6, true),

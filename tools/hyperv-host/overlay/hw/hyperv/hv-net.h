@@ -1,7 +1,7 @@
 /*
  * The parts of the synthetic NIC and what they share: hv-net.c (device and
- * channel worker), hv-net-nvsp.c (negotiation), hv-net-rx.c and hv-net-tx.c
- * (the packet paths), hv-net-rndis.c (control messages and OIDs),
+ * channel worker), hv-net-nvsp.c (negotiation), hv-net-rx.c, hv-net-sections.c
+ * and hv-net-tx.c (the packet paths), hv-net-rndis.c (control messages and OIDs),
  * hv-net-offload.c (which offloads are on), hv-net-rss.c (receive side
  * scaling), hv-net-gso.c (large frames), hv-net-csum.c (checksums in software)
  * and hv-net-wire.c (delay, loss, ...).
@@ -40,7 +40,11 @@ OBJECT_DECLARE_SIMPLE_TYPE(HvNet, HV_NET)
 /* What virtual switches offer as the largest LSO frame, and the smallest. */
 #define HV_NET_LSO_MAX              0xf53cu
 #define HV_NET_LSO_SEGMENTS         2u
-#define HV_NET_FRAME_MAX            (64u * KiB)
+#define HV_NET_FRAME_MAX            (64u * KiB + 64)
+/* As many ranges as a transfer-page packet may have with RSC, and without. */
+#define HV_NET_RANGES_MAX           562u
+#define HV_NET_BATCH_RANGES         375u
+#define HV_NET_MULTICAST_MAX        32u
 #define HV_NET_QUEUES_MAX           64u
 #define HV_NET_RSS_TABLE            128u
 #define HV_NET_RSS_KEY_BYTES        40u
@@ -99,6 +103,10 @@ typedef struct HvNetRss {
 /* What belongs to one channel. */
 typedef struct HvNetQueue {
     uint32_t free_section;      /* head of the list, HV_NET_NO_SECTION */
+    uint32_t free_count;
+    uint32_t batch_first;       /* sections to be announced together */
+    uint32_t batch_last;
+    uint32_t batch_count;
     uint32_t outstanding;       /* sections the guest has, of any owner */
     QSIMPLEQ_HEAD(, HvNetTxPending) tx_pending;
     uint32_t tx_pending_count;
@@ -108,6 +116,7 @@ typedef struct HvNetQueue {
     uint64_t rx_packets;
     uint64_t rx_bytes;
     uint64_t rx_stalls;
+    uint64_t rx_batches;
     uint32_t sections_peak;
 } HvNetQueue;
 
@@ -128,6 +137,9 @@ struct HvNet {
     bool lso;                   /* without it none of the next two */
     bool lso4;
     bool lso6;
+    bool rsc;
+    bool filter;                /* honour the guest's packet filter */
+    uint32_t batch_ranges;      /* sections announced together, but for RSC */
     bool rss_udp;               /* offer hashes over UDP ports */
     bool old_send_table;        /* with a wrong offset, up to NVSP 6 */
     char *stats_name;
@@ -149,8 +161,9 @@ struct HvNet {
         uint32_t section_bytes;
         uint32_t section_count;
         unsigned long *section_busy;
+        unsigned long *section_announced;   /* first of a packet */
         uint8_t *section_channel;   /* that a busy section was given to */
-        uint32_t *section_next; /* in the free list of its queue */
+        uint32_t *section_next; /* in the free list, or in its packet */
         uint32_t free_control[HV_NET_CONTROL_SECTIONS];     /* a stack */
         uint32_t free_control_count;
         uint32_t outstanding;
@@ -160,6 +173,8 @@ struct HvNet {
 
         HvNetRndisState rndis;
         uint32_t packet_filter;
+        MACAddr multicast[HV_NET_MULTICAST_MAX];
+        uint32_t multicast_count;
         HvNetOffload offload;
         HvNetRss rss;
         bool subchannels_requested;
@@ -177,6 +192,7 @@ struct HvNet {
     bool rx_stalled;            /* receive said "later" */
     uint16_t rx_stalled_on;     /* because of this channel */
     QEMUTimer *link_timer;
+    QEMUBH *rx_flush;
     uint8_t *scratch;           /* HV_NET_FRAME_MAX bytes */
     bool vnet;                  /* frames of the backend have a vnet header */
     HvNetWire wire;             /* between the backend and us */
@@ -191,6 +207,11 @@ struct HvNet {
     uint64_t rx_packets;
     uint64_t rx_bytes;
     uint64_t rx_dropped;
+    uint64_t rx_filtered;
+    uint64_t rx_coalesced;      /* frames */
+    uint64_t rx_coalesced_segments;
+    uint32_t rx_coalesced_peak; /* bytes of the largest */
+    uint64_t rx_cut;            /* large frames for a guest without RSC */
     uint64_t rx_stalls_ring;    /* waited for the guest to read its ring */
     uint64_t rx_stalls_section; /* or to give back receive sections */
     uint32_t rx_sections_peak;
@@ -231,7 +252,7 @@ bool hv_net_session_complete(HvNet *s);
 /* Tell the guest which channel to send on, if it is time for that. */
 void hv_net_send_table(HvNet *s);
 
-/* hv-net-rx.c */
+/* hv-net-sections.c */
 
 /* The receive buffer has come: all its sections are free. */
 void hv_net_sections_create(HvNet *s);
@@ -241,11 +262,22 @@ void hv_net_sections_share_out(HvNet *s);
 void hv_net_sections_reclaim(HvNet *s, VMBusChannel *chan);
 /* The guest gets its buffers back; frames wait from here on. */
 void hv_net_buffers_release(HvNet *s);
+/* Could @chan ever have room for so many sections in one packet? */
+bool hv_net_sections_suffice(HvNet *s, VMBusChannel *chan, uint32_t count);
+/* Room for so many more?  If not, the worker of @chan is called later. */
+bool hv_net_batch_room(HvNet *s, VMBusChannel *chan, uint32_t count);
+/* Take a section into @chan's batch; the room has been checked. */
+uint32_t hv_net_batch_add(HvNet *s, VMBusChannel *chan);
+/* Tell the guest of the batch; false: later, the worker is called then. */
+bool hv_net_batch_flush(HvNet *s, VMBusChannel *chan);
 /* Send queued control messages as far as there are sections and room. */
 void hv_net_replies_send(HvNet *s);
-/* The guest is done with what an announcement gave it. */
+/* The guest is done with what a transfer-page packet gave it. */
 void hv_net_rx_completion(HvNet *s, VMBusChannel *chan,
                           const VMBusPacket *pkt);
+
+/* hv-net-rx.c */
+
 /* Frames wait; the worker of @chan asks for them again. */
 void hv_net_rx_stall(HvNet *s, const VMBusChannel *chan);
 /* Ask for the frames that wait, if it is @chan that they waited for. */
@@ -254,6 +286,8 @@ bool hv_net_can_receive(NetClientState *nc);
 /* A frame that has passed the wire; 0: later, hv_net_wire_resume says when. */
 ssize_t hv_net_receive_iov(NetClientState *nc, const struct iovec *iov,
                            int count);
+/* A bottom half: announce the frames that have come. */
+void hv_net_rx_flush(void *opaque);
 
 /* hv-net-tx.c */
 
