@@ -41,6 +41,7 @@ struct call { // on the stack of the fiber that waits
     void (*fn)(void *arg);
     void *arg;
     atomic_bool done;
+    bool seen; // that it is done, by core 0's poller
     struct event event;
     struct call *next;
 };
@@ -104,10 +105,18 @@ static bool take_from(unsigned from)
     return true;
 }
 
+// Which calls are done is looked at before the messages are taken, and told after: so whoever waits
+// for a call finds all messages taken that its core had sent before.
+static void see_calls(void)
+{
+    for (struct call *call = calls; call; call = call->next)
+        call->seen = atomic_load_explicit(&call->done, memory_order_acquire);
+}
+
 static void finish_calls(void)
 {
     for (struct call *call = calls; call; call = call->next) {
-        if (atomic_load_explicit(&call->done, memory_order_acquire))
+        if (call->seen)
             event_set(&call->event);
     }
 }
@@ -120,6 +129,8 @@ static bool messages_poll(void *ctx)
     // Reading first keeps the line shared while nothing happens.
     if (!atomic_load_explicit(&box->senders, memory_order_relaxed))
         return false;
+    if (core_id() == 0)
+        see_calls();
     // Cleared before the rings are read: what comes later sets its bit again.
     uint64_t senders = atomic_exchange(&box->senders, 0), again = 0;
     for (; senders; senders &= senders - 1) {
@@ -188,7 +199,7 @@ void core_call(unsigned core, void (*fn)(void *arg), void *arg)
     calls = &call;
     while (!message_post(core, run_call, &pointer, sizeof(pointer)))
         fiber_sleep(CALL_RETRY);
-    while (!atomic_load_explicit(&call.done, memory_order_acquire))
+    while (!call.seen)
         event_wait(&call.event, WAIT_FOREVER);
     while (*link != &call)
         link = &(*link)->next;

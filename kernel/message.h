@@ -16,6 +16,7 @@
 // messages_start(); not from interrupt handlers.
 bool message_post(unsigned to, void (*fn)(const void *data), const void *data, size_t len);
 
-// Runs fn(arg) in the loop of core `core` and returns when it has. From a fiber of core 0; the own
-// core's is simply called. fn must not wait for anything.
+// Runs fn(arg) in the loop of core `core` and returns when it has; messages that `core` sent to core 0
+// before have then been taken, too. From a fiber of core 0; the own core's is simply called. fn must
+// not wait for anything.
 void core_call(unsigned core, void (*fn)(void *arg), void *arg);

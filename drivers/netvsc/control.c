@@ -139,6 +139,13 @@ int nvsp_check_send_buffer(const struct nvsp_message *m, uint32_t length)
     return r;
 }
 
+int nvsp_check_subchannels(const struct nvsp_message *m, uint32_t length, unsigned asked)
+{
+    int r = check(m, length, NVSP_SUBCHANNEL, 12, m->subchannel_complete.status);
+
+    return r == 0 && m->subchannel_complete.count > asked ? -EPROTO : r;
+}
+
 int nvsp_negotiate(struct nic *nic)
 {
     static const uint32_t versions[] = {NVSP_VERSION_6_1, NVSP_VERSION_6, NVSP_VERSION_5,
@@ -226,6 +233,20 @@ int nvsp_share_send_buffer(struct nic *nic)
     return 0;
 }
 
+int nvsp_request_subchannels(struct nic *nic, unsigned *count)
+{
+    struct nvsp_message m = {
+        .type = NVSP_SUBCHANNEL,
+        .subchannel = {.operation = NVSP_SUBCHANNEL_ALLOCATE, .count = *count},
+    };
+    int r = nvsp_call(nic, &m);
+
+    if (r == 0)
+        r = nvsp_check_subchannels(&nic->control.nvsp, nic->control.nvsp_len, *count);
+    *count = r == 0 ? nic->control.nvsp.subchannel_complete.count : 0;
+    return r;
+}
+
 void nvsp_revoke_buffer(struct nic *nic, enum nvsp_type type, uint16_t id)
 {
     struct nvsp_message m = {.type = type, .revoke = {.id = id}};
@@ -300,6 +321,14 @@ int rndis_initialize(struct nic *nic)
     return 0;
 }
 
+// One question by RNDIS at a time: the page and the reply are for one.
+static void control_take(struct nic *nic)
+{
+    while (nic->control.taken)
+        fiber_sleep(TIME_MS);
+    nic->control.taken = true;
+}
+
 void rndis_halt(struct nic *nic)
 {
     struct rndis_simple m = {
@@ -307,10 +336,12 @@ void rndis_halt(struct nic *nic)
         .id = next_rndis_id(nic),
     };
 
+    control_take(nic);
     memcpy(nic->control.page, &m, sizeof(m));
     if (rndis_send(nic, 0, 0, sizeof(m)) == 0) // only the packet is completed
         wait_for(nic, &nic->control.packet_done, HALT_TIMEOUT);
     nic->control.request = 0;
+    nic->control.taken = false;
 }
 
 static int rndis_request(struct nic *nic, uint32_t type, uint32_t oid, const void *info,
@@ -327,10 +358,12 @@ static int rndis_request(struct nic *nic, uint32_t type, uint32_t oid, const voi
 
     if (m.header.length > CONTROL_REQUEST_BYTES)
         return -EINVAL;
+    control_take(nic);
     memcpy(nic->control.page, &m, sizeof(m));
     if (length)
         memcpy(nic->control.page + sizeof(m), info, length);
     int r = rndis_call(nic, m.id, type, m.header.length);
+    nic->control.taken = false; // the reply stays until somebody waits again
     if (r)
         return r;
     if (nic->control.reply_len < sizeof(reply))
@@ -383,12 +416,8 @@ static void take_reply(struct nic *nic, const uint8_t *message, uint32_t length)
 
 static void link_change(struct nic *nic, bool up)
 {
-    if (nic->info.link_up == up)
-        return;
-    nic->info.link_up = up;
-    log_info("%s: link %s", nic->info.name, up ? "up" : "down");
-    if (nic->queue[0]->up)
-        nic_client->link(nic);
+    nic->control.link = up;
+    device_work(nic->device);
 }
 
 // The status buffer may lie behind the message's length (old hosts): it is checked against the range.
@@ -411,11 +440,9 @@ static void take_indication(struct nic *nic, const uint8_t *message, uint32_t le
     case RNDIS_STATUS_MEDIA_DISCONNECT:
         link_change(nic, false);
         break;
-    case RNDIS_STATUS_NETWORK_CHANGE: // another network behind the same link: start over
-        if (nic->info.link_up) {
-            link_change(nic, false);
-            link_change(nic, true);
-        }
+    case RNDIS_STATUS_NETWORK_CHANGE:
+        nic->control.link_flapped = true;
+        device_work(nic->device);
         break;
     case RNDIS_STATUS_LINK_SPEED_CHANGE:
         if (i.buffer_length < sizeof(speed) || i.buffer_offset < 12 ||
@@ -480,4 +507,42 @@ void control_message(struct nic *nic, const uint8_t *message, uint32_t length, u
     default:
         nic->control.unexpected++;
     }
+}
+
+// The table by which the host wants to be sent to. Hosts up to NVSP 6 may give the offset of a shorter
+// message than theirs is.
+static void take_send_table(struct nic *nic, const uint8_t *message, uint32_t length)
+{
+    struct nvsp_message m = {0};
+    uint32_t bytes = sizeof(nic->rss.wish), fixed = offsetof(struct nvsp_message, words) + 8;
+
+    if (length < fixed) {
+        nic->control.unexpected++;
+        return;
+    }
+    memcpy(&m, message, fixed);
+    uint32_t offset = m.send_table.offset;
+    if (nic->nvsp_version <= NVSP_VERSION_6 && length >= NVSP_MESSAGE_BYTES + bytes)
+        offset = NVSP_MESSAGE_BYTES;
+    if (m.send_table.count != NVSP_SEND_TABLE_SIZE || offset < fixed || offset > length ||
+        length - offset < bytes) {
+        nic->control.unexpected++;
+        return;
+    }
+    memcpy(nic->rss.wish, message + offset, bytes);
+    nic->rss.wished = nic->control.table_changed = true;
+    nic->control.tables++;
+    device_work(nic->device);
+}
+
+void control_inband(struct nic *nic, const uint8_t *message, uint32_t length)
+{
+    uint32_t type = 0;
+
+    if (length >= sizeof(type))
+        memcpy(&type, message, sizeof(type));
+    if (type == NVSP_SEND_INDIRECTION_TABLE)
+        take_send_table(nic, message, length);
+    else
+        nic->control.unexpected++;
 }

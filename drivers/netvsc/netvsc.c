@@ -71,16 +71,9 @@ static int channel_up(struct nic *nic)
     return queue_open(nic->queue[0], nic->device);
 }
 
-// After this the host has nothing of ours but the buffers. If it did not confirm that, nic->leaked.
-static void channel_end(struct nic *nic)
-{
-    if (channel_close(&nic->queue[0]->channel))
-        nic->leaked = true;
-}
-
 static void channel_down(struct nic *nic)
 {
-    channel_end(nic);
+    channels_close(nic);
     unshare(nic); // from VMBus 4.0 the buffers go after the channel; before they have gone already
 }
 
@@ -112,8 +105,6 @@ static int buffers_share(struct nic *nic)
         buffers_revoke(nic);
         return r;
     }
-    tx_start(nic->queue[0], 0,
-             nic->send.section_count < TX_SECTIONS_MAX ? nic->send.section_count : TX_SECTIONS_MAX);
     nic->info.rx_sections = nic->receive.section_count;
     return 0;
 }
@@ -168,7 +159,7 @@ static int query_all(struct nic *nic)
     if (mtu < 68)
         return -EPROTO;
     nic->info.mtu = mtu < config.mtu ? (uint16_t)mtu : config.mtu;
-    nic->info.link_up = link == 0;
+    nic->control.link = link == 0;
     r = query_u32(nic, OID_LINK_SPEED, &speed);
     if (r != 0 && r != -EOPNOTSUPP)
         return r;
@@ -178,8 +169,8 @@ static int query_all(struct nic *nic)
 
 static int attach(struct nic *nic)
 {
-    nic->queue[0]->up = true;
-    nic_client->attach(nic);
+    nic->info.link_up = nic->control.link;
+    channels_attach(nic);
     return 0;
 }
 
@@ -187,10 +178,8 @@ static int attach(struct nic *nic)
 static void drain(struct nic *nic)
 {
     uint64_t deadline = time_now() + DRAIN_TIMEOUT;
-    const struct nic_queue *q = nic->queue[0];
 
-    while (time_now() < deadline && q->channel.state == CHANNEL_OPEN &&
-           q->tx.requests.free_count < TX_REQUESTS)
+    while (time_now() < deadline && channels_outstanding(nic) > 0)
         fiber_sleep(TIME_MS);
 }
 
@@ -198,15 +187,15 @@ static void drain(struct nic *nic)
 // goes first if frames are still out; if the host does not confirm it the frames are lost to us, too.
 static void abort_sends(struct nic *nic)
 {
-    uint32_t held = tx_held(nic->queue[0]);
+    uint32_t held = channels_held(nic);
 
     if (held == 0)
         return;
     rndis_halt(nic);
     buffers_revoke(nic);
-    channel_end(nic);
+    channels_close(nic);
     if (!nic->leaked) {
-        tx_abort(nic->queue[0]);
+        channels_abort(nic);
         return;
     }
     log_error("%s: %u sent frames are lost: the host did not let go of them", nic->info.name, held);
@@ -215,12 +204,10 @@ static void abort_sends(struct nic *nic)
 
 static void detach(struct nic *nic)
 {
-    nic->queue[0]->up = false;
-    nic_flush(nic);
+    channels_stop(nic);
     drain(nic);
     abort_sends(nic);
-    nic_client->detach(nic);
-    nic_flush(nic);
+    channels_detach(nic);
 }
 
 static int filter_open(struct nic *nic)
@@ -249,6 +236,7 @@ static const struct step {
     {"RNDIS initialize", rndis_initialize, rndis_halt},
     {"closed packet filter", filter_close, NULL},
     {"parameters", query_all, NULL},
+    {"channels", channels_open, NULL},
     {"network stack", attach, detach},
     {"open packet filter", filter_open, filter_shut},
 };
@@ -274,6 +262,29 @@ static void nic_down(struct nic *nic)
         if (step->down)
             step->down(nic);
     }
+}
+
+static void link_tell(struct nic *nic, bool up)
+{
+    nic->info.link_up = up;
+    log_info("%s: link %s", nic->info.name, up ? "up" : "down");
+    channels_link(nic);
+}
+
+// What the host said unasked and every core has to know.
+static void work(struct vmbus_device *device)
+{
+    struct nic *nic = device->driver_data;
+    struct nic_control *c = &nic->control;
+    bool flapped = c->link_flapped, table = c->table_changed;
+
+    c->link_flapped = c->table_changed = false;
+    if (flapped && nic->info.link_up) // another network behind the same link: start over
+        link_tell(nic, false);
+    if (nic->info.link_up != c->link)
+        link_tell(nic, c->link);
+    if (table)
+        rss_balance(nic);
 }
 
 static void write_stats(void)
@@ -337,10 +348,10 @@ static int probe(struct vmbus_device *device)
     device->driver_data = nic;
     const struct nic_info *info = &nic->info;
     log_info("%s: %02x:%02x:%02x:%02x:%02x:%02x, NVSP %u.%u, MTU %u, %u receive and %u send "
-             "sections, checksums %#x, link %s",
+             "sections, %u channels, checksums %#x, link %s",
              info->name, info->mac[0], info->mac[1], info->mac[2], info->mac[3], info->mac[4],
              info->mac[5], nic->nvsp_version >> 16, nic->nvsp_version & 0xffff, info->mtu,
-             nic->receive.section_count, nic->send.section_count, info->tx_csum,
+             nic->receive.section_count, nic->send.section_count, info->channels, info->tx_csum,
              info->link_up ? "up" : "down");
     return 0;
 }
@@ -358,6 +369,7 @@ static struct vmbus_driver driver = {
     .class_id = {{0x63, 0x51, 0x61, 0xf8, 0x3e, 0xdf, 0xc5, 0x46, 0x91, 0x3f, 0xf2, 0xd2, 0xf9,
                   0x65, 0xed, 0x0e}},
     .probe = probe,
+    .work = work,
     .remove = detach_device,
 };
 

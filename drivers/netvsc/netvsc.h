@@ -65,6 +65,8 @@ enum nic_tx_result {
     NIC_TX_FULL = -1,  // not taken; nic_client.tx_ready will be called when it is worth trying
 };
 
+#define NIC_TABLE_SIZE 128 // see nic_flow_hash()
+
 struct nic_info {
     uint8_t mac[6];
     uint16_t mtu;       // IP MTU that host and configuration agree on
@@ -82,15 +84,21 @@ struct nic_info {
 
 // What the stack gives to the driver. All are called on the core named.
 struct nic_client {
-    // A NIC is ready: core 0, from a fiber. From now on the other functions may be called.
+    // A NIC is ready: core 0 first, from a fiber, then each other core that has a channel, from its
+    // loop. From now on the other functions may be called on that core.
     void (*attach)(struct nic *nic);
-    // The NIC is going: core 0, from a fiber. Every frame that was HELD has come back by tx_done
+    // The NIC is going: on the other cores first, from their loops, core 0 last, from a fiber. Every
+    // frame that was HELD has come back by tx_done
     // before, but for those that the host did not let go of: they never do, their memory must not be
     // used again. nic_send() answers NIC_TX_FULL. On return the stack must hold no received frame (it
     // may call nic_rx_release() meanwhile), and must not use the nic any more.
     void (*detach)(struct nic *nic);
-    // Link went up or down: core 0. info->link_up is already updated.
+    // Link went up or down: core 0, from a fiber, then the others, from their loops. info->link_up is
+    // already updated.
     void (*link)(struct nic *nic);
+    // The host would like flows to be spread like this: core 0, from a fiber. May be NULL. A wish, for
+    // nic_set_table() to follow when it can.
+    void (*balance)(struct nic *nic, const uint8_t core_of[NIC_TABLE_SIZE]);
     // One frame, the core of its channel. The client owns the token and must give it back.
     void (*receive)(struct nic *nic, const struct nic_frame *frame);
     // After a batch of receive() calls on this core: time to send what they caused.
@@ -134,15 +142,14 @@ struct nic_flow {
     uint16_t src_port, dst_port; // network byte order
 };
 
-#define NIC_TABLE_SIZE 128
-
 // The RSS hash of a flow, as the host computes it, and the core that a frame with this hash is delivered
-// to: entry hash % NIC_TABLE_SIZE of the table. What the host does not hash (hash 0, not IP) comes on
-// core 0. Any core.
+// to: entry hash % NIC_TABLE_SIZE of the table. What the host does not hash (0; all if there is one
+// channel) comes on core 0. Any core.
 uint32_t nic_flow_hash(const struct nic *nic, const struct nic_flow *flow);
 unsigned nic_flow_core(const struct nic *nic, uint32_t hash);
 
 // Sets the table: a core (below nic_info.channels) for each entry. Asks the host, so only from a fiber
 // of core 0; frames that are under way still arrive by the old table. 0, or a negative errno with the
-// old table in force: -EINVAL, -ENODEV (the NIC goes), -EOPNOTSUPP (refused), -ETIMEDOUT.
+// old table in force: -EINVAL, -ENODEV (the NIC goes), -EOPNOTSUPP (refused, or nothing is
+// spread), -ETIMEDOUT.
 int nic_set_table(struct nic *nic, const uint8_t core_of[NIC_TABLE_SIZE]);

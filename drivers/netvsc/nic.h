@@ -25,6 +25,7 @@
 #define CONTROL_REQUEST_BYTES 2048u   // half of the control page; the other is for keepalive
 #define CONTROL_REPLY_BYTES 1024u     // longest RNDIS reply that is looked at
 
+#define INBAND_BYTES 128u    // longest in-band message that is looked at
 #define RX_BUDGET 64u        // ring packets per turn
 #define RX_GROUPS_MAX 16384u // transfer-page packets that may be open at a time
 #define TX_REQUESTS 512u     // packets that may be out; hosts stop reading at 1024
@@ -135,7 +136,11 @@ struct nic_control {
     uint8_t reply[CONTROL_REPLY_BYTES] __attribute__((aligned(8)));
     struct event event;
     uint32_t keepalive; // transaction id of a keepalive answer that is out
-    uint64_t unexpected, keepalives, indications;
+    bool taken;         // by a fiber that asks by RNDIS; others wait
+    bool link;          // as the host said last; info.link_up is what the client was told
+    bool link_flapped;  // it was down in between
+    bool table_changed; // the host's wish
+    uint64_t unexpected, keepalives, indications, tables;
 };
 
 struct nic_rss {
@@ -143,6 +148,8 @@ struct nic_rss {
     uint8_t key[TOEPLITZ_KEY];
     uint32_t types; // RSS_HASH_*: what the host hashes
     uint8_t core_of[NIC_TABLE_SIZE];
+    bool wished; // the host has said by which channel it wants to be sent to, by hash:
+    uint32_t wish[NVSP_SEND_TABLE_SIZE]; // as it came
 };
 
 // What is one per NIC. The first part is read by every core on its packet path and written by core 0
@@ -177,6 +184,7 @@ int nvsp_negotiate(struct nic *nic);
 int nvsp_configure(struct nic *nic, uint16_t mtu);
 int nvsp_share_receive_buffer(struct nic *nic);
 int nvsp_share_send_buffer(struct nic *nic);
+int nvsp_request_subchannels(struct nic *nic, unsigned *count); // *count: as granted
 void nvsp_revoke_buffer(struct nic *nic, enum nvsp_type type, uint16_t id);
 int rndis_initialize(struct nic *nic);
 void rndis_halt(struct nic *nic);
@@ -192,11 +200,13 @@ int rndis_negotiate_offloads(struct nic *nic);
 void control_packet_done(struct nic *nic, uint32_t id, const struct nvsp_message *nvsp,
                          uint32_t length);
 void control_message(struct nic *nic, const uint8_t *message, uint32_t length, uint32_t range);
+void control_inband(struct nic *nic, const uint8_t *message, uint32_t length);
 
 // control.c: the checks of NVSP completions. 0 or a negative errno.
 int nvsp_check_init(const struct nvsp_message *m, uint32_t length);
 int nvsp_check_receive_buffer(const struct nvsp_message *m, uint32_t length, uint32_t buffer_bytes);
 int nvsp_check_send_buffer(const struct nvsp_message *m, uint32_t length);
+int nvsp_check_subchannels(const struct nvsp_message *m, uint32_t length, unsigned asked);
 
 // queue.c: the memory of a queue, from core 0's fiber; the last one is freed first.
 struct nic_queue *queue_new(struct nic *nic); // NULL: no memory
@@ -206,6 +216,20 @@ int queue_open(struct nic_queue *q,
 
 // rss.c
 void rss_init(struct nic *nic); // a key of its own
+int rss_query(struct nic *nic, unsigned *queues);
+int rss_start(struct nic *nic);
+void rss_balance(struct nic *nic);
+
+// channels.c: from the device's fiber.
+int channels_open(struct nic *nic);    // all but the first; 0 or negative errno
+void channels_close(struct nic *nic);  // all; if the host did not confirm, nic->leaked
+void channels_attach(struct nic *nic); // tells the client, on each core; the same:
+void channels_detach(struct nic *nic);
+void channels_link(struct nic *nic);
+void channels_stop(struct nic *nic); // no frames from now on
+uint32_t channels_outstanding(const struct nic *nic);
+uint32_t channels_held(const struct nic *nic);
+void channels_abort(struct nic *nic); // hands back all that is held
 
 // stats.c: one NIC's part of the console's `stats`.
 void nic_write_stats(const struct nic *nic);

@@ -36,6 +36,7 @@ enum nvsp_type {
     NVSP_SEND_NDIS_CONFIG = 125,
     NVSP_SEND_VF_ASSOCIATION = 128,
     NVSP_SWITCH_DATA_PATH = 129,
+    NVSP_SUBCHANNEL = 133, // and its completion
     NVSP_SEND_INDIRECTION_TABLE = 134,
 };
 
@@ -101,6 +102,18 @@ struct nvsp_message {
             uint32_t capabilities; // low half; the high half is 0
             uint32_t capabilities_high;
         } ndis_config;
+        struct {
+            uint32_t operation; // NVSP_SUBCHANNEL_ALLOCATE
+            uint32_t count;
+        } subchannel;
+        struct {
+            uint32_t status;
+            uint32_t count;
+        } subchannel_complete;
+        struct {
+            uint32_t count;
+            uint32_t offset; // of 32-bit channel indices, from the message's start
+        } send_table;
         uint32_t words[9];
     };
 };
@@ -111,4 +124,6 @@ static_assert(offsetof(struct nvsp_message, receive_buffer_complete.end_offset) 
 static_assert(offsetof(struct nvsp_message, ndis_config.capabilities) == 12, "NDIS_CONFIG");
 static_assert(offsetof(struct nvsp_message, rndis.section_bytes) == 12, "RNDIS packet");
 
+#define NVSP_SUBCHANNEL_ALLOCATE 1u
+#define NVSP_SEND_TABLE_SIZE 16u
 #define NVSP_COMPLETION_BYTES 8u // type and status, what a receive completion carries

@@ -110,5 +110,5 @@ void queue_free(struct nic *nic)
 
 int queue_open(struct nic_queue *q, struct vmbus_device *device)
 {
-    return channel_open(&q->channel, device, config.ring & ~(PAGE_SIZE - 1), &handler, q);
+    return channel_open(&q->channel, device, q->index, config.ring & ~(PAGE_SIZE - 1), &handler, q);
 }

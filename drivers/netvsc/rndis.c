@@ -174,3 +174,29 @@ bool rndis_offload_check(const void *info, uint32_t length, struct rndis_offload
     out->rx_coalesce = offload.rsc_ip4 && offload.rsc_ip6;
     return true;
 }
+
+unsigned rndis_rss_check(const void *info, uint32_t length, uint32_t *types)
+{
+    struct ndis_rss_capabilities c = {.table_entries = NIC_TABLE_SIZE};
+
+    *types = 0;
+    if (length < NDIS_RSS_CAPABILITIES_BYTES_OLD)
+        return 1;
+    memcpy(&c, info, length < sizeof(c) ? length : sizeof(c));
+    if (c.header.type != NDIS_OBJECT_RSS_CAPABILITIES || c.header.revision < 1 ||
+        c.header.size < NDIS_RSS_CAPABILITIES_BYTES_OLD || c.header.size > length)
+        return 1;
+    if (c.header.size < NDIS_RSS_CAPABILITIES_BYTES) // some hosts leave the last field out
+        c.table_entries = NIC_TABLE_SIZE;
+    if (!(c.flags & NDIS_RSS_CAP_TOEPLITZ) || c.table_entries < NIC_TABLE_SIZE)
+        return 1;
+    if (c.flags & NDIS_RSS_CAP_TCP4)
+        *types |= RSS_HASH_IP4 | RSS_HASH_TCP4;
+    if (c.flags & NDIS_RSS_CAP_TCP6)
+        *types |= RSS_HASH_IP6 | RSS_HASH_TCP6;
+    if (*types & RSS_HASH_IP4 && c.flags & NDIS_RSS_CAP_UDP4)
+        *types |= RSS_HASH_UDP4;
+    if (*types & RSS_HASH_IP6 && c.flags & NDIS_RSS_CAP_UDP6)
+        *types |= RSS_HASH_UDP6;
+    return *types && c.queues > 1 ? c.queues : 1;
+}

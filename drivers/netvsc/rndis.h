@@ -31,18 +31,12 @@ enum rndis_oid {
     OID_LINK_SPEED = 0x00010107, // 100 bit/s
     OID_PACKET_FILTER = 0x0001010e,
     OID_MEDIA_CONNECT_STATUS = 0x00010114, // 0: connected
+    OID_RSS_CAPABILITIES = 0x00010203,
+    OID_RSS_PARAMETERS = 0x00010204,
     OID_PERMANENT_ADDRESS = 0x01010101,
     OID_OFFLOAD_PARAMETERS = 0xfc01020c,
     OID_OFFLOAD_CAPABILITIES = 0xfc01020d,
 };
-
-#define RSS_HASH_TOEPLITZ 0x1u
-#define RSS_HASH_IP4 0x100u
-#define RSS_HASH_TCP4 0x200u
-#define RSS_HASH_IP6 0x400u
-#define RSS_HASH_TCP6 0x1000u
-#define RSS_HASH_UDP4 0x4000u
-#define RSS_HASH_UDP6 0x8000u
 
 // Directed, all multicast, broadcast.
 #define RNDIS_FILTER_UP 0x0du
@@ -253,6 +247,54 @@ enum ndis_csum_setting {
 #define NDIS_OFFLOAD_OFF 1 // LSO, RSC
 #define NDIS_OFFLOAD_ON 2
 
+// Receive side scaling.
+#define NDIS_OBJECT_RSS_CAPABILITIES 0x88
+#define NDIS_OBJECT_RSS_PARAMETERS 0x89
+
+struct ndis_rss_capabilities {
+    struct ndis_object header;
+    uint32_t flags;
+    uint32_t interrupt_messages;
+    uint32_t queues;
+    uint16_t table_entries; // revision 2
+    uint16_t padding;
+};
+#define NDIS_RSS_CAPABILITIES_BYTES 18u // revision 2
+#define NDIS_RSS_CAPABILITIES_BYTES_OLD 16u
+static_assert(offsetof(struct ndis_rss_capabilities, table_entries) == 16, "RSS capabilities");
+
+// flags; not the bits of the hash types
+#define NDIS_RSS_CAP_TOEPLITZ 0x1u
+#define NDIS_RSS_CAP_TCP4 0x100u
+#define NDIS_RSS_CAP_TCP6 0x200u
+#define NDIS_RSS_CAP_UDP4 0x800u
+#define NDIS_RSS_CAP_UDP6 0x1000u
+
+struct ndis_rss_parameters { // offsets count from here
+    struct ndis_object header;
+    uint16_t flags;
+    uint16_t base_cpu;
+    uint32_t hash; // RSS_HASH_*
+    uint16_t table_bytes;
+    uint16_t padding;
+    uint32_t table_offset; // of 32-bit channel indices
+    uint16_t key_bytes;
+    uint16_t padding2;
+    uint32_t key_offset;
+    uint32_t mask_offset, mask_count, mask_bytes; // 0
+};
+static_assert(sizeof(struct ndis_rss_parameters) == 40, "RSS parameters");
+
+#define NDIS_RSS_DISABLE 0x10u // flag
+
+#define RSS_HASH_TOEPLITZ 0x1u
+#define RSS_HASH_IP4 0x100u
+#define RSS_HASH_TCP4 0x200u
+#define RSS_HASH_IP6 0x400u
+#define RSS_HASH_TCP6 0x1000u
+#define RSS_HASH_UDP4 0x4000u
+#define RSS_HASH_UDP6 0x8000u
+
 // Why a message from the host was not used.
 enum rndis_verdict {
     RNDIS_OK = 0,
@@ -295,3 +337,7 @@ struct rndis_offloads {    // what the host can do that is of use here
 
 // Takes an answer to OID_OFFLOAD_CAPABILITIES apart. False: it is malformed.
 bool rndis_offload_check(const void *info, uint32_t length, struct rndis_offloads *out);
+
+// How many channels an answer to OID_RSS_CAPABILITIES allows, 1 if it is malformed or the host's table
+// is not for us; *types: the RSS_HASH_* of what the host can hash.
+unsigned rndis_rss_check(const void *info, uint32_t length, uint32_t *types);

@@ -200,6 +200,8 @@ static bool range_message(struct nic_queue *q, struct rx_group *group,
     }
     const uint8_t *message = buffer->memory + range->offset;
     enum rndis_verdict verdict = rndis_header_check(message, range->bytes, &header);
+    if (verdict == RNDIS_OK && header.type != RNDIS_PACKET && q->index != 0)
+        verdict = RNDIS_BAD_DATA; // control messages are for the primary channel
     if (verdict == RNDIS_OK && header.type != RNDIS_PACKET) {
         abandon(q, group);
         control_message(q->nic, message, header.length, range->bytes);
@@ -278,14 +280,20 @@ static bool transfer_packet(struct nic_queue *q, const struct ring_packet *packe
     return frames;
 }
 
-// In-band messages of the host: none matter to a NIC with one channel and no VF, but an answer that is
-// asked for is given.
+// In-band messages of the host, all meant for the primary channel. An answer that is asked for is given.
 static void inband_packet(struct nic_queue *q, const struct ring_packet *packet)
 {
     struct packet_descriptor d = {.type = PACKET_COMPLETION,
                                   .transaction_id = packet->transaction_id};
+    uint8_t message[INBAND_BYTES];
+    uint32_t length = packet->payload_len;
 
-    q->nic->control.unexpected++;
+    if (q->index == 0 && length <= sizeof(message)) {
+        ring_copy_out(&q->channel.in, packet, packet->header_len, message, length);
+        control_inband(q->nic, message, length);
+    } else {
+        q->rx.bad_packets++;
+    }
     if ((packet->flags & PACKET_WANTS_COMPLETION) && tx_room(q, ring_packet_bytes(sizeof(d), 0)))
         ring_out_put(&q->channel.out, &d, sizeof(d), NULL, 0);
 }

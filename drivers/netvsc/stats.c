@@ -44,15 +44,32 @@ static void write_tx_stats(const struct nic *nic)
                 SUM(nic, tx.bad_completions));
 }
 
+// What each core carries.
+static void write_channel_stats(const struct nic *nic)
+{
+    stats_print("\"channels\":[");
+    for (unsigned i = 0; i < nic->queue_count; i++) {
+        const struct nic_queue *q = nic->queue[i];
+        stats_print("%s{\"rx_packets\":%llu,\"rx_bytes\":%llu,\"tx_packets\":%llu,"
+                    "\"tx_bytes\":%llu,\"signals\":%llu,\"interrupts\":%llu}",
+                    i ? "," : "", (unsigned long long)q->rx.packets,
+                    (unsigned long long)q->rx.bytes, (unsigned long long)q->tx.packets,
+                    (unsigned long long)q->tx.bytes, (unsigned long long)q->channel.signals,
+                    (unsigned long long)q->channel.interrupts);
+    }
+    stats_print("],");
+}
+
 void nic_write_stats(const struct nic *nic)
 {
     stats_print("\"%s\":{", nic->info.name);
     write_rx_stats(nic);
     write_tx_stats(nic);
-    stats_print("\"signals\":%llu,\"interrupts\":%llu,\"control_unexpected\":%llu,"
-                "\"keepalives\":%llu,\"indications\":%llu}",
-                SUM(nic, channel.signals), SUM(nic, channel.interrupts),
-                (unsigned long long)nic->control.unexpected,
-                (unsigned long long)nic->control.keepalives,
-                (unsigned long long)nic->control.indications);
+    write_channel_stats(nic);
+    stats_print(
+        "\"signals\":%llu,\"interrupts\":%llu,\"control_unexpected\":%llu,"
+        "\"keepalives\":%llu,\"indications\":%llu,\"send_tables\":%llu}",
+        SUM(nic, channel.signals), SUM(nic, channel.interrupts),
+        (unsigned long long)nic->control.unexpected, (unsigned long long)nic->control.keepalives,
+        (unsigned long long)nic->control.indications, (unsigned long long)nic->control.tables);
 }

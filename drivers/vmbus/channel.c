@@ -13,6 +13,7 @@
 #include "kernel/core.h"
 #include "kernel/log.h"
 #include "kernel/loop.h"
+#include "kernel/message.h"
 #include "kernel/panic.h"
 #include "kernel/time.h"
 
@@ -20,12 +21,18 @@
 #define SIGNAL_RETRY (1 * TIME_MS)
 
 struct core_bus { // one core's side of VMBus
+    struct bus_counters counters;
     struct poller poller;
     bool interrupted; // the SynIC has something for us
     struct channel *channels;
     struct channel *by_relid[VMBUS_MAX_RELID];
 };
 static PERCORE struct core_bus bus;
+
+const struct bus_counters *vmbus_core_counters(unsigned core)
+{
+    return core_peek(core, &bus.counters);
+}
 
 static void take_messages(void)
 {
@@ -43,9 +50,9 @@ static void take_event(uint32_t relid)
 {
     struct channel *channel = bus.by_relid[relid];
 
-    vmbus_counters.events++;
+    bus.counters.events++;
     if (!channel || channel->state != CHANNEL_OPEN) {
-        vmbus_counters.unknown_events++;
+        bus.counters.unknown_events++;
         return;
     }
     channel->interrupts++;
@@ -72,6 +79,18 @@ static bool interrupted(void)
     return bus.interrupted;
 }
 
+static void fail_device(const void *data)
+{
+    device_fail(*(struct vmbus_device *const *)data);
+}
+
+// Core 0 is told that a channel of another core is dead. The device is there when it hears that: before
+// it goes its channels are closed, each by a call to its core, which does not overtake this.
+static void tell_dead(struct channel *c)
+{
+    c->untold = !message_post(0, fail_device, &c->device, sizeof(c->device));
+}
+
 static bool core_poll(void *ctx)
 {
     bool more = false;
@@ -84,6 +103,8 @@ static bool core_poll(void *ctx)
         take_messages();
     }
     for (struct channel *c = bus.channels; c; c = c->next) {
+        if (c->untold)
+            tell_dead(c);
         if (c->state != CHANNEL_OPEN)
             continue;
         if (!c->polling)
@@ -101,6 +122,8 @@ static bool core_arm(void *ctx)
     if (interrupted())
         return true;
     for (struct channel *c = bus.channels; c; c = c->next) {
+        if (c->untold)
+            return true;
         if (c->state != CHANNEL_OPEN)
             continue;
         c->ops->flush(c->ctx);
@@ -135,18 +158,32 @@ void channels_start_core(void)
     loop_add(&bus.poller);
 }
 
-static void core_add(struct channel *channel)
+// What happens to a channel on its own core, by core_call().
+
+static void core_add(void *arg)
 {
+    struct channel *channel = arg;
+
     ASSERT(channel->relid < VMBUS_MAX_RELID && !bus.by_relid[channel->relid]);
     bus.by_relid[channel->relid] = channel;
     channel->next = bus.channels;
     bus.channels = channel;
 }
 
-static void core_remove(struct channel *channel)
+static void core_open(void *arg)
 {
+    struct channel *channel = arg;
+
+    channel->state = channel->device->rescinded ? CHANNEL_DEAD : CHANNEL_OPEN;
+    channel->polling = true; // what came while OPENING
+}
+
+static void core_remove(void *arg)
+{
+    struct channel *channel = arg;
     struct channel **link = &bus.channels;
 
+    channel->state = CHANNEL_CLOSED;
     while (*link != channel)
         link = &(*link)->next;
     *link = channel->next;
@@ -192,8 +229,14 @@ static int rings_free(struct channel *channel)
     return r;
 }
 
-int channel_open(struct channel *channel, struct vmbus_device *device, uint32_t ring_bytes,
-                 const struct channel_ops *ops, void *ctx)
+static void core_remove_and_forget(struct channel *channel)
+{
+    core_call(channel->core, core_remove, channel);
+    channel->device->channel = NULL;
+}
+
+int channel_open(struct channel *channel, struct vmbus_device *device, unsigned core,
+                 uint32_t ring_bytes, const struct channel_ops *ops, void *ctx)
 {
     uint32_t pages = ring_bytes / PAGE_SIZE;
     uint8_t *memory = shared_alloc(2 * pages);
@@ -202,7 +245,7 @@ int channel_open(struct channel *channel, struct vmbus_device *device, uint32_t 
     if (!memory)
         return -ENOMEM;
     *channel = (struct channel){
-        .device = device, .core = core_id(), .relid = device->relid, .ops = ops, .ctx = ctx};
+        .device = device, .core = core, .relid = device->relid, .ops = ops, .ctx = ctx};
     ring_out_init(&channel->out, memory, ring_bytes);
     ring_in_init(&channel->in, memory + ring_bytes, ring_bytes);
     int r = gpadl_create(device, memory, 2 * pages, &channel->gpadl, &leaked);
@@ -213,18 +256,17 @@ int channel_open(struct channel *channel, struct vmbus_device *device, uint32_t 
 
     // The host may signal as soon as it has opened: everything is in place before it is asked.
     channel->state = CHANNEL_OPENING;
-    core_add(channel);
+    device->channel = channel;
+    core_call(core, core_add, channel);
     r = post_open(channel, pages);
     if (r) {
         if (r == -ETIMEDOUT) // the host may open it yet
             post_close(channel);
-        core_remove(channel);
-        channel->state = CHANNEL_CLOSED;
+        core_remove_and_forget(channel);
         rings_free(channel);
         return r;
     }
-    channel->state = CHANNEL_OPEN;
-    channel->polling = true; // what came while OPENING
+    core_call(core, core_open, channel);
     return 0;
 }
 
@@ -232,8 +274,7 @@ int channel_close(struct channel *channel)
 {
     if (channel->state == CHANNEL_CLOSED)
         return 0;
-    channel->state = CHANNEL_CLOSED;
-    core_remove(channel);
+    core_remove_and_forget(channel);
     post_close(channel);
     return rings_free(channel);
 }
@@ -243,13 +284,13 @@ static void signal_host(struct channel *channel)
     if (!channel->device->dedicated)
         vmbus_set_send_bit(channel->relid);
     channel->signals++;
-    vmbus_counters.signals++;
+    bus.counters.signals++;
     channel->signal_at = 0;
     uint16_t status = hv_signal_event(channel->device->connection_id);
     if (status == HV_STATUS_SUCCESS)
         return;
     // The host will not look at the ring. Only a lack of memory passes.
-    vmbus_counters.signals_refused++;
+    bus.counters.signals_refused++;
     if (status == HV_STATUS_INSUFFICIENT_BUFFERS || status == HV_STATUS_INSUFFICIENT_MEMORY)
         channel->signal_at = time_now() + SIGNAL_RETRY;
 }
@@ -274,15 +315,27 @@ void channel_fail(struct channel *channel, const char *why)
         return;
     log_error("vmbus: relid %u: %s: channel is dead", channel->relid, why);
     channel->state = CHANNEL_DEAD;
-    device_fail(channel->device);
+    if (channel->core == 0)
+        device_fail(channel->device);
+    else
+        tell_dead(channel);
 }
 
-void channels_rescinded(const struct vmbus_device *device)
+static void rescinded(const void *data)
 {
-    for (struct channel *c = bus.channels; c; c = c->next) {
-        if (c->device == device && c->state == CHANNEL_OPEN)
-            c->state = CHANNEL_DEAD;
-    }
+    struct channel *channel = *(struct channel *const *)data;
+
+    if (channel->state == CHANNEL_OPEN)
+        channel->state = CHANNEL_DEAD;
+}
+
+void channel_rescinded(struct channel *channel)
+{
+    // If this core's messages are too many it polls the channel until that is closed: no harm done.
+    if (channel->core == 0)
+        rescinded(&channel);
+    else
+        message_post(channel->core, rescinded, &channel, sizeof(channel));
 }
 
 void vmbus_start_core(void)

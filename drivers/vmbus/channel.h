@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// An open channel: two rings, bound to one core. Opened and closed from fibers of that core; polled
-// by that core's VMBus poller, which alone runs the driver's handler.
+// An open channel: two rings, bound to one core, whose VMBus poller alone runs the driver's handler and
+// touches the rings. Opened and closed from fibers of core 0.
 #pragma once
 
 #include <stdbool.h>
@@ -27,6 +27,7 @@ struct channel {
     unsigned core;
     uint32_t relid;
     bool polling; // interrupts are masked, the core looks at it every turn
+    bool untold;  // it is dead, and core 0 does not know yet
     struct ring_out out;
     struct ring_in in;
     const struct channel_ops *ops;
@@ -37,13 +38,15 @@ struct channel {
     struct channel *next; // of the same core
 };
 
-// Opens the device's primary channel on the calling core with rings of ring_bytes each (header page
-// included, multiple of the page size). The handler may run before this returns. 0 or negative errno.
-int channel_open(struct channel *channel, struct vmbus_device *device, uint32_t ring_bytes,
-                 const struct channel_ops *ops, void *ctx);
+// Opens the channel of a device or a subchannel, with rings of ring_bytes each (header page included,
+// multiple of the page size), for core `core`: there its handler runs, maybe before this returns. From
+// a fiber of core 0. 0 or negative errno.
+int channel_open(struct channel *channel, struct vmbus_device *device, unsigned core,
+                 uint32_t ring_bytes, const struct channel_ops *ops, void *ctx);
 
-// Closes it and frees the rings. The handler does not run any more. 0, or a negative errno if the host
-// did not confirm: then it may still use all memory that was shared with it through this channel.
+// Closes it and frees the rings: first its core stops touching them, then the host is told. From a fiber
+// of core 0. The handler does not run any more. 0, or a negative errno if the host did not confirm: then
+// it may still use all memory that was shared with it through this channel.
 int channel_close(struct channel *channel);
 
 // Publishes what was put into the out ring and signals the host if it has to be.
@@ -52,9 +55,10 @@ void channel_publish(struct channel *channel);
 // Gives back what was read from the in ring and signals the host if it waits for room.
 void channel_release(struct channel *channel);
 
-// Stops polling a channel whose ring is broken and tells the device's fiber. `why` is logged.
+// Stops polling a channel whose ring is broken and tells the device's fiber. `why` is logged. On the
+// channel's core, as the two above.
 void channel_fail(struct channel *channel, const char *why);
 
 // The poller side, for connection.c.
 void channels_start_core(void);
-void channels_rescinded(const struct vmbus_device *device);
+void channel_rescinded(struct channel *channel); // from the loop of core 0

@@ -268,10 +268,18 @@ static void stats_write(void)
     stats_print("\"offers\":%llu,\"offers_dropped\":%llu,\"rescinds\":%llu,\"released\":%llu,",
                 (unsigned long long)c->offers, (unsigned long long)c->offers_dropped,
                 (unsigned long long)c->rescinds, (unsigned long long)c->released);
+    struct bus_counters sum = {0};
+    for (unsigned core = 0; core < core_count(); core++) {
+        const struct bus_counters *b = vmbus_core_counters(core);
+        sum.events += b->events;
+        sum.unknown_events += b->unknown_events;
+        sum.signals += b->signals;
+        sum.signals_refused += b->signals_refused;
+    }
     stats_print("\"events\":%llu,\"unknown_events\":%llu,\"signals\":%llu,\"signals_refused\":%llu,"
                 "\"leaked_pages\":%llu,\"leaked_requests\":%llu}",
-                (unsigned long long)c->events, (unsigned long long)c->unknown_events,
-                (unsigned long long)c->signals, (unsigned long long)c->signals_refused,
+                (unsigned long long)sum.events, (unsigned long long)sum.unknown_events,
+                (unsigned long long)sum.signals, (unsigned long long)sum.signals_refused,
                 (unsigned long long)c->leaked_pages, (unsigned long long)c->leaked_requests);
 }
 

@@ -33,7 +33,6 @@ struct vmbus_counters {
     uint64_t messages, bad_messages, unexpected_messages;
     uint64_t posts, post_retries;
     uint64_t offers, offers_dropped, rescinds, released;
-    uint64_t events, unknown_events, signals, signals_refused;
     uint64_t leaked_pages;    // shared memory that the host did not confirm to have let go
     uint64_t leaked_requests; // the same of memory that packets referred to
 };
@@ -65,6 +64,12 @@ void vmbus_message(const struct hv_message *message);
 
 // True if the payload is a host-to-guest message that is long enough for its type.
 bool vmbus_message_valid(const void *payload, size_t len);
+
+// What each core counts for itself; read by core 0.
+struct bus_counters {
+    uint64_t events, unknown_events, signals, signals_refused;
+};
+const struct bus_counters *vmbus_core_counters(unsigned core); // channel.c
 
 // offers.c
 void vmbus_offer(const struct vmbus_offer *offer);

@@ -12,6 +12,7 @@
 // The life of an offered device. Legal steps:
 //   OFFERED -> PROBING -> BOUND -> REMOVING -> IDLE   (a driver took it, later let it go)
 //   OFFERED -> IDLE, PROBING -> IDLE                  (no driver, or its probe failed)
+//   OFFERED -> BOUND -> REMOVING -> IDLE              (a subchannel that the driver asked for)
 //   IDLE -> RELEASED                                  (rescinded and given back; then freed)
 enum device_state {
     DEVICE_OFFERED,
@@ -38,9 +39,15 @@ struct vmbus_device {
     bool failed;    // its ring is broken: the driver has to let go of it
     const struct vmbus_driver *driver;
     void *driver_data;
-    struct event changed; // rescinded or failed, for the device's fiber
+    bool work_due;        // the driver's work() is wanted
+    struct event changed; // one of these three, for the device's fiber
     struct device_wait *waits;
-    struct vmbus_device *next; // all devices
+    struct channel *channel;      // open, or being opened; NULL: none
+    struct vmbus_device *primary; // of a subchannel
+    uint16_t subchannel;          // its index, 0: this is a primary
+    unsigned subchannels_wanted;  // of a primary: offers with indices 1 to this are kept
+    struct event offered;         // of a primary: one came
+    struct vmbus_device *next;    // all devices
 };
 
 struct vmbus_driver {
@@ -48,6 +55,8 @@ struct vmbus_driver {
     struct guid class_id;
     // Takes the device: 0, or a negative errno with everything undone.
     int (*probe)(struct vmbus_device *device);
+    // What device_work() was called for, while the device is bound; in its fiber. May be NULL.
+    void (*work)(struct vmbus_device *device);
     // Lets go of it, after rescind or failure. Must not leave anything that refers to it.
     void (*remove)(struct vmbus_device *device);
     struct vmbus_driver *next;
@@ -59,6 +68,19 @@ void vmbus_register_driver(struct vmbus_driver *driver);
 // Like event_wait(), but a rescind (or failure) of the device ends the wait: 0, -ETIMEDOUT, -ENODEV.
 int device_wait(struct vmbus_device *device, struct event *event, uint64_t timeout);
 
-// The device's ring is unusable: its driver's remove() will be called from the device's fiber.
-// From the loop or a fiber of core 0.
+// The device's ring is unusable: its driver's remove() will be called from the device's fiber; a
+// subchannel's takes the whole device along. From the loop or a fiber of core 0.
 void device_fail(struct vmbus_device *device);
+
+// Has the driver's work() called soon, once for any number of calls. From the loop of core 0.
+void device_work(struct vmbus_device *device);
+
+// Subchannels are devices, too, but in the hands of their primary's driver, which says how many it asks
+// the host for, opens a channel on each, and leaves each when that is closed (or never was opened). A
+// rescind of one that was not left is a failure of the primary. All from the primary's fiber.
+void device_want_subchannels(struct vmbus_device *device, unsigned count);
+// Waits until all are offered: 0, -ETIMEDOUT, -ENODEV.
+int device_wait_subchannels(struct vmbus_device *device, uint64_t timeout);
+struct vmbus_device *device_subchannel(const struct vmbus_device *device,
+                                       unsigned index); // or NULL
+void device_leave_subchannel(struct vmbus_device *subchannel);

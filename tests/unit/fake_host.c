@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "drivers/hyperv/hyperv.h"
+#include "kernel/core.h"
 
 #define MESSAGES 64
 #define GPADLS 16
@@ -16,6 +17,7 @@ struct fake_host host = {
     .max_nvsp = NVSP_VERSION_6_1,
     .dedicated = true,
     .mtu = 1500,
+    .queues = 1,
     .offload = {
         .header = {.type = NDIS_OBJECT_OFFLOAD, .revision = 3, .size = sizeof(struct ndis_offload)},
         .ip4_tx = NDIS_CSUM_TCP | NDIS_CSUM_TCP_OPTIONS | NDIS_CSUM_UDP,
@@ -23,38 +25,54 @@ struct fake_host host = {
 
 static struct hv_message messages[MESSAGES];
 static unsigned message_head, message_tail;
-static uint64_t event_flags[HV_EVENT_FLAG_WORDS];
-static bool interrupted;
+static uint64_t event_flags[HOST_CHANNELS][HV_EVENT_FLAG_WORDS]; // of each core
+static bool interrupted[HOST_CHANNELS];
 
 static struct shared { // a GPADL
     uint32_t handle, relid, pages, seen;
     uint64_t first;
 } gpadls[GPADLS];
 
-static struct {
-    bool open;
+static struct channel {
+    bool offered, rescinded, open;
     uint32_t gpadl;
+    unsigned core;
     struct ring_in from_guest;
     struct ring_out to_guest;
-} channel;
+} channels[HOST_CHANNELS], *channel = channels;
 
 static uint32_t receive_gpadl, send_gpadl;
-static uint32_t offered_relid = HOST_RELID;
-static bool rescinded;
+
+static struct channel *channel_of(uint32_t relid)
+{
+    struct channel *c = &channels[(relid - HOST_RELID) % HOST_CHANNELS];
+
+    return relid - HOST_RELID < HOST_CHANNELS && c->offered ? c : NULL;
+}
+
+static unsigned index_of(const struct channel *c)
+{
+    return (unsigned)(c - channels);
+}
+
+void host_channel(unsigned index)
+{
+    channel = &channels[index];
+}
 
 // SynIC
 
 bool synic_interrupted(void)
 {
-    bool was = interrupted;
+    bool was = interrupted[core_id()];
 
-    interrupted = false;
+    interrupted[core_id()] = false;
     return was;
 }
 
 bool synic_take_message(struct hv_message *out)
 {
-    if (message_head == message_tail)
+    if (core_id() != 0 || message_head == message_tail)
         return false;
     *out = messages[message_head++ % MESSAGES];
     return true;
@@ -62,8 +80,7 @@ bool synic_take_message(struct hv_message *out)
 
 bool synic_take_message_of(unsigned core, struct hv_message *out)
 {
-    (void)core;
-    return synic_take_message(out);
+    return core == 0 && synic_take_message(out);
 }
 
 bool synic_take_events(uint64_t flags[HV_EVENT_FLAG_WORDS])
@@ -71,9 +88,9 @@ bool synic_take_events(uint64_t flags[HV_EVENT_FLAG_WORDS])
     bool any = false;
 
     for (unsigned i = 0; i < HV_EVENT_FLAG_WORDS; i++) {
-        flags[i] = event_flags[i];
+        flags[i] = event_flags[core_id()][i];
         any |= flags[i] != 0;
-        event_flags[i] = 0;
+        event_flags[core_id()][i] = 0;
     }
     return any;
 }
@@ -84,13 +101,16 @@ void host_message(const void *payload, uint8_t len)
 
     *m = (struct hv_message){.type = VMBUS_SYNIC_MESSAGE, .size = len};
     memcpy(m->payload, payload, len);
-    interrupted = true;
+    interrupted[0] = true;
 }
 
 void host_event(uint32_t relid)
 {
-    event_flags[relid / 64] |= 1ull << (relid % 64);
-    interrupted = true;
+    const struct channel *c = channel_of(relid);
+    unsigned core = c ? c->core : 0;
+
+    event_flags[core][relid / 64] |= 1ull << (relid % 64);
+    interrupted[core] = true;
 }
 
 // Faults
@@ -100,7 +120,13 @@ void host_rescind(uint32_t relid)
     struct vmbus_relid m = {.header.type = VMBUS_RESCIND, .relid = relid};
 
     host_message(&m, sizeof(m));
-    rescinded |= relid == offered_relid;
+    if (channel_of(relid))
+        channel_of(relid)->rescinded = true;
+}
+
+bool host_offered(unsigned index)
+{
+    return channels[index].offered && !channels[index].rescinded;
 }
 
 // The guest asks: what is to go wrong with the answer.
@@ -110,7 +136,7 @@ static enum fault question(const char *what)
     if (++host.questions != host.fault_at)
         return FAULT_NONE;
     if (host.fault == FAULT_RESCIND)
-        host_rescind(offered_relid);
+        host_rescind(HOST_RELID);
     return host.fault;
 }
 
@@ -155,12 +181,12 @@ uint8_t *host_send_buffer(void)
 
 struct ring_header *host_in_header(void)
 {
-    return channel.to_guest.header;
+    return channel->to_guest.header;
 }
 
 struct ring_header *host_out_header(void)
 {
-    return channel.from_guest.header;
+    return channel->from_guest.header;
 }
 
 // VMBus messages
@@ -198,7 +224,7 @@ static void gpadl_header(const uint8_t *m, size_t len)
     while (s->handle)
         s++;
     if (h.gpadl == 0 || shared_find(h.gpadl) || h.range_count != 1 || h.offset != 0 ||
-        h.relid != offered_relid)
+        !channel_of(h.relid))
         host.bad++;
     *s = (struct shared){.handle = h.gpadl, .relid = h.relid, .pages = h.bytes / 4096};
     host.gpadls_live++;
@@ -212,11 +238,12 @@ static void gpadl_teardown(const uint8_t *m)
     memcpy(&t, m, sizeof(t));
     struct shared *s = shared_find(t.gpadl);
     struct vmbus_gpadl_torndown r = {.header.type = VMBUS_GPADL_TORNDOWN, .gpadl = t.gpadl};
-    if (!s || (channel.open && channel.gpadl == t.gpadl && !rescinded)) {
+    const struct channel *c = s ? channel_of(s->relid) : NULL;
+    if (!c || (c->open && c->gpadl == t.gpadl && !c->rescinded)) {
         host.bad++;
         return;
     }
-    enum fault f = rescinded ? FAULT_NONE : question("teardown");
+    enum fault f = c->rescinded ? FAULT_NONE : question("teardown");
     if (f == FAULT_SILENT || f == FAULT_SHORT)
         return;
     s->handle = 0;
@@ -230,13 +257,16 @@ static void open_channel(const uint8_t *m)
 
     memcpy(&o, m, sizeof(o));
     struct shared *s = shared_find(o.gpadl);
-    if (rescinded)
+    struct channel *c = channel_of(o.relid);
+    if (c && c->rescinded)
         return;
-    if (!s || channel.open || o.relid != offered_relid || o.target_vp != 5) {
+    if (!s || !c || c->open || s->relid != o.relid || o.target_vp != 5 + index_of(c)) {
         host.bad++;
         return;
     }
     enum fault f = question("open");
+    if (index_of(c) && index_of(c) == host.refuse_open)
+        f = FAULT_REFUSE;
     struct vmbus_result r = {.header.type = VMBUS_OPEN_RESULT,
                              .relid = o.relid,
                              .id = o.open_id,
@@ -245,27 +275,47 @@ static void open_channel(const uint8_t *m)
         uint8_t *rings = (uint8_t *)(uintptr_t)(s->first << 12);
         uint8_t *down = rings + o.downstream_page * 4096;
 
-        channel.from_guest = (struct ring_in){
+        c->from_guest = (struct ring_in){
             .header = (void *)rings, .data = rings + 4096, .size = (o.downstream_page - 1) * 4096};
-        channel.to_guest = (struct ring_out){.header = (void *)down,
-                                             .data = down + 4096,
-                                             .size = (s->pages - o.downstream_page - 1) * 4096};
-        channel.open = true;
-        channel.gpadl = o.gpadl;
+        c->to_guest = (struct ring_out){.header = (void *)down,
+                                        .data = down + 4096,
+                                        .size = (s->pages - o.downstream_page - 1) * 4096};
+        c->open = true;
+        c->gpadl = o.gpadl;
+        c->core = index_of(c);
         host.opens++;
     }
     answer(f, &r, sizeof(r));
 }
 
-static void close_channel(void)
+// The subchannels go with the primary.
+static void close_primary(void)
 {
-    if (rescinded)
-        return;
-    if (!channel.open)
-        host.bad++;
-    channel.open = false;
     receive_gpadl = send_gpadl = 0;
+    for (unsigned i = 1; i < HOST_CHANNELS; i++) {
+        if (channels[i].open && !channels[i].rescinded)
+            host.bad++;
+        if (channels[i].offered && !channels[i].rescinded)
+            host_rescind(HOST_RELID + i);
+    }
+}
+
+static void close_channel(const uint8_t *m)
+{
+    struct vmbus_relid r;
+
+    memcpy(&r, m, sizeof(r));
+    struct channel *c = channel_of(r.relid);
+    if (c && c->rescinded)
+        return;
     host.closes++;
+    if (!c || !c->open) {
+        host.bad++;
+        return;
+    }
+    c->open = false;
+    if (c == channels)
+        close_primary();
 }
 
 static uint16_t contact(uint32_t connection, const uint8_t *m)
@@ -301,8 +351,11 @@ void host_offer(uint32_t relid, uint16_t subchannel, uint8_t instance)
         .relid = relid,
         .subchannel_index = subchannel,
         .is_dedicated = host.dedicated,
-        .connection_id = HOST_CONNECTION,
+        .connection_id = HOST_CONNECTION + relid - HOST_RELID,
     };
+
+    if (relid - HOST_RELID < HOST_CHANNELS && instance == 1)
+        channels[relid - HOST_RELID].offered = true;
 
     host_message(&o, sizeof(o));
 }
@@ -314,7 +367,7 @@ static void offers(void)
 
     host.offers_requested++;
     host_message(&unknown, sizeof(unknown));
-    host_offer(offered_relid, 0, 1);
+    host_offer(HOST_RELID, 0, 1);
     host_message(&all, sizeof(all));
 }
 
@@ -324,10 +377,15 @@ static void relid_released(const uint8_t *m)
 
     memcpy(&r, m, sizeof(r));
     host.released++;
-    if (r.relid == offered_relid) {
-        if (!rescinded)
-            host.bad++;
-        memset(gpadls, 0, sizeof(gpadls)); // the host lets go of everything at the latest now
+    struct channel *c = channel_of(r.relid);
+    if (!c)
+        return;
+    if (!c->rescinded)
+        host.bad++;
+    *c = (struct channel){0};
+    for (unsigned i = 0; i < GPADLS; i++) { // the host lets go of everything at the latest now
+        if (gpadls[i].relid == r.relid)
+            gpadls[i] = (struct shared){0};
     }
 }
 
@@ -367,7 +425,7 @@ uint16_t hv_post_message(uint32_t connection_id, uint32_t type, const void *payl
         open_channel(m);
         break;
     case VMBUS_CLOSE:
-        close_channel();
+        close_channel(m);
         break;
     case VMBUS_RELID_RELEASED:
         relid_released(m);
@@ -396,10 +454,10 @@ void host_put(uint16_t type, uint16_t flags, uint64_t id, const void *extra, uin
     *d = (struct packet_descriptor){.type = type, .flags = flags, .transaction_id = id};
     if (extra_len)
         memcpy(&header[2], extra, extra_len);
-    if (!ring_out_put(&channel.to_guest, d, 16 + extra_len, &vec, payload_len ? 1 : 0))
+    if (!ring_out_put(&channel->to_guest, d, 16 + extra_len, &vec, payload_len ? 1 : 0))
         host.bad++;
-    if (ring_out_publish(&channel.to_guest))
-        host_event(offered_relid);
+    if (ring_out_publish(&channel->to_guest))
+        host_event(HOST_RELID + index_of(channel));
 }
 
 void host_transfer(uint64_t id, const uint32_t *ranges, unsigned count)
@@ -451,6 +509,32 @@ static uint32_t status_of(enum fault f)
     return f == FAULT_REFUSE ? NVSP_STATUS_FAILURE : NVSP_STATUS_SUCCESS;
 }
 
+void host_send_table(uint32_t count, uint32_t offset, uint32_t at, uint32_t bytes)
+{
+    uint32_t m[64] = {NVSP_SEND_INDIRECTION_TABLE, count, offset};
+
+    for (unsigned i = 0; i < 16; i++)
+        m[at / 4 + i] = 15 - i;
+    host_put(PACKET_INBAND, 0, 0, NULL, 0, m, bytes);
+}
+
+static void subchannels(enum fault f, uint64_t id, uint32_t count)
+{
+    struct nvsp_message r = {
+        .type = NVSP_SUBCHANNEL,
+        .subchannel_complete = {.status = status_of(f), .count = count},
+    };
+
+    if (count == 0 || count >= host.queues || host.subchannels)
+        host.bad++;
+    host.subchannels = count;
+    if (f == FAULT_NONE) { // before the answer, in any order
+        for (unsigned i = count - host.offers_late; i > 0; i--)
+            host_offer(HOST_RELID + i, (uint16_t)i, 1);
+    }
+    nvsp_answer(f, id, &r);
+}
+
 static void nvsp_request(uint64_t id, const struct nvsp_message *m)
 {
     struct nvsp_message r = {0};
@@ -488,6 +572,9 @@ static void nvsp_request(uint64_t id, const struct nvsp_message *m)
         r.send_buffer_complete.section_size = HOST_SEND_SECTION;
         nvsp_answer(f, id, &r);
         break;
+    case NVSP_SUBCHANNEL:
+        subchannels(question("subchannels"), id, m->subchannel.count);
+        break;
     case NVSP_REVOKE_RECEIVE_BUFFER:
     case NVSP_REVOKE_SEND_BUFFER:
         host.revokes++;
@@ -523,6 +610,13 @@ static void rndis_query(enum fault f, const struct rndis_request *q)
                     .info_offset = 16}};
     static const uint8_t mac[6] = {0, 0x15, 0x5d, 1, 2, 3};
     uint32_t speed = 100000000; // 10 Gbit/s
+    struct ndis_rss_capabilities rss = {
+        .header = {.type = NDIS_OBJECT_RSS_CAPABILITIES, .revision = 2, .size = 18},
+        .flags = NDIS_RSS_CAP_TOEPLITZ | NDIS_RSS_CAP_TCP4 | NDIS_RSS_CAP_TCP6 | NDIS_RSS_CAP_UDP4 |
+                 NDIS_RSS_CAP_UDP6,
+        .queues = host.queues,
+        .table_entries = 128,
+    };
 
     switch (q->oid) {
     case OID_MAXIMUM_FRAME_SIZE:
@@ -536,6 +630,10 @@ static void rndis_query(enum fault f, const struct rndis_request *q)
         memcpy(r.info, &host.offload, sizeof(host.offload));
         r.head.info_length = sizeof(host.offload);
         break;
+    case OID_RSS_CAPABILITIES:
+        memcpy(r.info, &rss, 18);
+        r.head.info_length = 18;
+        break;
     case OID_LINK_SPEED:
         memcpy(r.info, &speed, 4);
         break;
@@ -546,6 +644,28 @@ static void rndis_query(enum fault f, const struct rndis_request *q)
     }
     r.head.header.length = sizeof(r.head) + r.head.info_length;
     rndis_reply(f, &r, r.head.header.length);
+}
+
+static uint32_t set_rss(const struct rndis_request *q, const uint8_t *info)
+{
+    struct ndis_rss_parameters p;
+
+    memcpy(&p, info, sizeof(p));
+    if (q->info_length != 40 + 512 + 40 || p.header.type != NDIS_OBJECT_RSS_PARAMETERS ||
+        p.header.size != 40 || p.table_bytes != 512 || p.table_offset != 40 || p.key_bytes != 40 ||
+        p.key_offset != 552)
+        host.bad++;
+    if (host.no_rss || (host.no_udp_hash && p.hash & (RSS_HASH_UDP4 | RSS_HASH_UDP6)))
+        return 0xc0000001;
+    if (p.flags & NDIS_RSS_DISABLE) {
+        host.rss_disables++;
+        return 0;
+    }
+    host.rss_sets++;
+    host.rss_hash = p.hash;
+    memcpy(host.rss_table, info + 40, 512);
+    memcpy(host.rss_key, info + 552, 40);
+    return 0;
 }
 
 static void rndis_set(enum fault f, const struct rndis_request *q, const uint8_t *info)
@@ -564,6 +684,8 @@ static void rndis_set(enum fault f, const struct rndis_request *q, const uint8_t
         memcpy(&host.filter, info, 4);
         host.filter_sets++;
     }
+    if (q->oid == OID_RSS_PARAMETERS && f == FAULT_NONE)
+        r.status = set_rss(q, info);
     rndis_reply(f, &r, sizeof(r));
 }
 
@@ -619,12 +741,13 @@ static void data_packet(const struct ring_packet *p)
     if (!(p->flags & PACKET_WANTS_COMPLETION) || p->transaction_id == 0)
         host.bad++;
     if (host.packet_count < 64) {
-        *to = (struct host_packet){.type = p->type,
+        *to = (struct host_packet){.channel = index_of(channel),
+                                   .type = p->type,
                                    .flags = p->flags,
                                    .transaction_id = p->transaction_id,
                                    .header_len = p->header_len,
                                    .payload_len = p->payload_len};
-        ring_copy_out(&channel.from_guest, p, 0, to->bytes, p->header_len + p->payload_len);
+        ring_copy_out(&channel->from_guest, p, 0, to->bytes, p->header_len + p->payload_len);
         host.packet_count++;
     }
     if (!host.hold)
@@ -640,14 +763,18 @@ static void packet(const struct ring_packet *p)
         host.bad++;
         return;
     }
-    ring_copy_out(&channel.from_guest, p, p->header_len, &m, p->payload_len);
+    ring_copy_out(&channel->from_guest, p, p->header_len, &m, p->payload_len);
     if (p->type == PACKET_COMPLETION) {
+        host.completion_channel[host.completion_count % 512] = index_of(channel);
         host.completions[host.completion_count % 512] = p->transaction_id;
         host.completion_status[host.completion_count++ % 512] = m.rndis_complete.status;
+    } else if (channel != channels &&
+               (m.type != NVSP_SEND_RNDIS_PACKET || m.rndis.channel != NVSP_CHANNEL_DATA)) {
+        host.bad++; // only data on subchannels
     } else if (m.type != NVSP_SEND_RNDIS_PACKET) {
         nvsp_request(p->transaction_id, &m);
     } else if (m.rndis.channel == NVSP_CHANNEL_CONTROL) {
-        ring_copy_out(&channel.from_guest, p, 24, range, sizeof(range));
+        ring_copy_out(&channel->from_guest, p, 24, range, sizeof(range));
         rndis_control(p->transaction_id,
                       (uint8_t *)(uintptr_t)((range[1] << 12) + (range[0] >> 32)));
     } else {
@@ -655,23 +782,37 @@ static void packet(const struct ring_packet *p)
     }
 }
 
-void host_service(void)
+static void service(void)
 {
     struct ring_packet p;
 
-    while (channel.open && !rescinded && ring_in_next(&channel.from_guest, &p))
+    while (channel->open && !channel->rescinded && ring_in_next(&channel->from_guest, &p))
         packet(&p);
-    if (channel.open && channel.from_guest.dead)
+    if (channel->open && channel->from_guest.dead)
         host.bad++;
-    if (channel.open && ring_in_release(&channel.from_guest))
-        host_event(offered_relid);
+    if (channel->open && ring_in_release(&channel->from_guest))
+        host_event(HOST_RELID + index_of(channel));
+}
+
+void host_service(void)
+{
+    struct channel *chosen = channel;
+
+    for (channel = channels; channel < channels + HOST_CHANNELS; channel++)
+        service();
+    channel = chosen;
 }
 
 uint16_t hv_signal_event(uint32_t connection_id)
 {
+    uint32_t index = connection_id - HOST_CONNECTION;
+
     host.signals++;
-    if (connection_id != HOST_CONNECTION)
+    if (index >= HOST_CHANNELS) {
         host.bad++;
+        return HV_STATUS_INVALID_CONNECTION_ID;
+    }
+    host.wrong_core += channels[index].open && channels[index].core != core_id();
     if (host.busy_signals) {
         host.busy_signals--;
         return host.busy_status;

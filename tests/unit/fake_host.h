@@ -20,12 +20,14 @@ enum fault {
 };
 
 #define HOST_RELID 7u
-#define HOST_CONNECTION 0x2107u // of the channel
-#define HOST_MESSAGES 9u        // message connection from 5.0
+#define HOST_CONNECTION 0x2107u // of the primary channel
+#define HOST_CHANNELS 8u // channel i has relid HOST_RELID + i and connection HOST_CONNECTION + i
+#define HOST_MESSAGES 9u // message connection from 5.0
 #define HOST_SECTION 1806u
 #define HOST_SEND_SECTION 6144u
 
 struct host_packet { // what the guest put on its ring and was not control
+    unsigned channel;
     uint16_t type, flags;
     uint64_t transaction_id;
     uint32_t header_len, payload_len;
@@ -38,6 +40,11 @@ struct fake_host {
     bool dedicated;
     uint32_t mtu;
     struct ndis_offload offload; // what it says it can do
+    unsigned queues;             // channels that it can have
+    unsigned refuse_open;        // number of the subchannel that it does not open
+    unsigned offers_late;        // subchannels that it does not offer
+    bool no_udp_hash;            // offers to hash by UDP ports, but refuses to
+    bool no_rss;                 // refuses all parameters
     unsigned fault_at;           // number of the question, from 1; 0: none
     enum fault fault;
     unsigned busy_posts;   // refuse that many messages with "no buffers"
@@ -56,8 +63,14 @@ struct fake_host {
     struct ndis_offload_parameters parameters;
     uint32_t nvsp, filter, filter_sets, halts, revokes, ndis_mtu;
     unsigned keepalive_replies;
+    unsigned subchannels; // asked for and granted
+    unsigned rss_disables, rss_sets;
+    uint32_t rss_hash, rss_table[128]; // as set last
+    uint8_t rss_key[40];
+    unsigned wrong_core;       // signals for a channel from a core that is not its own
     uint64_t completions[512]; // transaction ids of the guest's receive completions, in order
     uint32_t completion_status[512];
+    unsigned completion_channel[512];
     unsigned completion_count;
     struct host_packet packets[64]; // data packets
     unsigned packet_count;
@@ -69,16 +82,20 @@ extern struct fake_host host;
 // The host's hand on the guest's memory.
 uint8_t *host_receive_buffer(void);
 uint8_t *host_send_buffer(void);
-struct ring_header *host_in_header(void);  // of the ring that the host writes
+struct ring_header *host_in_header(void);  // of the ring that the host writes, of that channel
 struct ring_header *host_out_header(void); // of the ring that the guest writes
 
 void host_offer(uint32_t relid, uint16_t subchannel, uint8_t instance);
 void host_rescind(uint32_t relid);
+bool host_offered(unsigned channel); // and not taken back
 void host_message(const void *payload, uint8_t len);
 void host_event(uint32_t relid);
 
 // Looks at the guest's ring, as if signalled.
 void host_service(void);
+
+// The channel that the functions below work on; the primary at first.
+void host_channel(unsigned index);
 
 // Puts a packet of any type and signals the guest if it wants that.
 void host_put(uint16_t type, uint16_t flags, uint64_t id, const void *extra, uint32_t extra_len,
@@ -91,3 +108,6 @@ void host_transfer(uint64_t id, const uint32_t *ranges, unsigned count);
 uint32_t host_frame(uint32_t section, const void *frame, uint32_t len, uint32_t csum);
 
 void host_complete(uint64_t id, uint32_t status);
+
+// Tells the guest by which channels to send: `offset` as the message gives it, the table at `at`.
+void host_send_table(uint32_t count, uint32_t offset, uint32_t at, uint32_t bytes);

@@ -17,6 +17,8 @@
 #include "kernel/fiber.h"
 #include "kernel/log.h"
 #include "kernel/loop.h"
+#include "kernel/machine.h"
+#include "kernel/message.h"
 #include "kernel/panic.h"
 #include "kernel/random.h"
 #include "kernel/time.h"
@@ -45,7 +47,7 @@ struct config config = {.mtu = 1500,
 static struct fiber fibers[FIBERS];
 static struct fiber *current;
 static sem_t back; // the running fiber waits or ends
-static struct poller *pollers;
+static PERCORE struct poller *pollers;
 static uint64_t now = 1000;
 static size_t pages_live, objects_live;
 
@@ -101,14 +103,55 @@ size_t fake_objects_live(void)
 
 // Cores.
 
+// What is marked PERCORE lies between these, if the test says so (-DPERCORE). One core's copy at a time
+// is there, as in the kernel's window; the others are put by.
+extern char __start_percore[] __attribute__((weak)), __stop_percore[] __attribute__((weak));
+
+struct core cores[MAX_CORES];
+static unsigned count = 1, this_core;
+static char *windows[MAX_CORES];
+
 unsigned core_count(void)
 {
-    return 1;
+    return count;
 }
 
 unsigned core_id(void)
 {
-    return 0;
+    return this_core;
+}
+
+void fake_core(unsigned core)
+{
+    size_t bytes = (size_t)(__stop_percore - __start_percore);
+
+    ASSERT(core < count);
+    if (core == this_core)
+        return;
+    memcpy(windows[this_core], __start_percore, bytes);
+    memcpy(__start_percore, windows[core], bytes);
+    this_core = core;
+}
+
+void fake_cores(unsigned n)
+{
+    size_t bytes = (size_t)(__stop_percore - __start_percore);
+
+    count = n;
+    for (unsigned i = 0; i < n; i++) {
+        windows[i] = malloc(bytes);
+        memcpy(windows[i], __start_percore, bytes);
+    }
+    messages_start();
+    for (unsigned i = n; i-- > 0;) {
+        fake_core(i);
+        messages_start_core();
+    }
+}
+
+void apic_send_wake(uint32_t id)
+{
+    (void)id; // all cores run all the time
 }
 
 uint32_t core_vp_index(unsigned core)
@@ -120,6 +163,13 @@ void random_bytes(void *out, size_t len)
 {
     for (uint8_t *at = out; len--; at++)
         *at = (uint8_t)rand();
+}
+
+const void *core_peek(unsigned core, const void *p)
+{
+    size_t at = (size_t)((const char *)p - __start_percore);
+
+    return core == this_core ? p : windows[core] + at;
 }
 
 // Log and panic.
@@ -305,14 +355,25 @@ static bool arm_all(void)
     return work;
 }
 
-bool fake_turn(void)
+static bool core_turn(void)
 {
-    bool ran = run_fibers();
+    bool ran = this_core == 0 && run_fibers();
 
     for (struct poller *p = pollers; p; p = p->next)
         ran |= p->poll(p->ctx);
     // Twice: an interrupt that comes while arming ends the halt.
     return ran || arm_all() || arm_all();
+}
+
+bool fake_turn(void)
+{
+    bool ran = false;
+
+    for (unsigned i = count; i-- > 0;) {
+        fake_core(i);
+        ran |= core_turn();
+    }
+    return ran;
 }
 
 static uint64_t next_deadline(void)
@@ -323,9 +384,12 @@ static uint64_t next_deadline(void)
         if (f->used && !f->ready && f->deadline < next)
             next = f->deadline;
     }
-    for (struct poller *p = pollers; p; p = p->next) {
-        uint64_t due = p->deadline ? p->deadline(p->ctx) : UINT64_MAX;
-        next = due < next ? due : next;
+    for (unsigned i = count; i-- > 0;) {
+        fake_core(i);
+        for (struct poller *p = pollers; p; p = p->next) {
+            uint64_t due = p->deadline ? p->deadline(p->ctx) : UINT64_MAX;
+            next = due < next ? due : next;
+        }
     }
     return next;
 }

@@ -1,13 +1,19 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The kernel as unit tests of drivers see it: virtual time, real fibers (a thread each, of which one
-// runs at a time), pollers, counted memory. Nothing happens but in the calls of a test.
+// The kernel as unit tests of drivers see it: virtual time, cores that take turns, real fibers (a thread
+// each, of which one runs at a time), pollers, counted memory. Nothing happens but in a test's calls.
 #pragma once
 
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
-// One turn of the loop: fibers that are ready or due, then the pollers. True if anything ran.
+// From now on there are n cores, with messages between them. At first there is one, without.
+void fake_cores(unsigned n);
+
+// What is called from now on runs on that core; the next turn begins with another.
+void fake_core(unsigned core);
+
+// One turn of each core's loop: fibers that are ready or due, then the pollers. True if anything ran.
 bool fake_turn(void);
 
 // Turns until nothing is left to do; when all wait, time jumps to the next time-out, but not beyond

@@ -18,14 +18,17 @@ unit_iperf3_params_cflags = -isystem /usr/include/stb -Wno-unused-parameter
 unit_message = kernel/message.c
 unit_message_cflags = -DPERCORE=_Thread_local
 unit_ring = drivers/vmbus/ring.c
-unit_requests = drivers/vmbus/requests.c tests/unit/fake_kernel.c
-unit_gpadl = drivers/vmbus/gpadl.c tests/unit/fake_kernel.c tests/unit/fake_connection.c
+unit_requests = drivers/vmbus/requests.c tests/unit/fake_kernel.c kernel/message.c
+unit_gpadl = drivers/vmbus/gpadl.c tests/unit/fake_kernel.c tests/unit/fake_connection.c \
+	kernel/message.c
 unit_rndis = drivers/netvsc/rndis.c
 unit_toeplitz = drivers/netvsc/toeplitz.c
 unit_netvsc_large = $(unit_vmbus_netvsc)
+unit_netvsc_large_cflags = $(unit_vmbus_netvsc_cflags)
 unit_scoreboard = net/scoreboard.c
-unit_vmbus_netvsc = $(wildcard drivers/vmbus/*.c drivers/netvsc/*.c) tests/unit/fake_kernel.c \
-	tests/unit/fake_host.c
+unit_vmbus_netvsc = $(wildcard drivers/vmbus/*.c drivers/netvsc/*.c) kernel/message.c \
+	tests/unit/fake_kernel.c tests/unit/fake_host.c
+unit_vmbus_netvsc_cflags = -D'PERCORE=__attribute__((section("percore")))'
 
 .PHONY: unit
 unit: $(UNIT_TESTS:%=$(UNIT_DIR)/%)
