@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The places where lwIP asks us. Included by lwIP itself; the functions are in net/stack.c.
+// The places where lwIP asks us. Included by lwIP itself; the functions are in net/stack.c
+// and net/ip4_input.c.
 #pragma once
 
 #include "lwip/arch.h"
@@ -27,6 +28,10 @@ u32_t *net_tcp_segment_out(const struct pbuf *p, const struct tcp_hdr *header,
 err_t net_tcp_segment_in(struct tcp_pcb *pcb, const struct tcp_hdr *header, u16_t options_len,
                          u16_t here, const u8_t *rest, const struct pbuf *p);
 #define LWIP_HOOK_TCP_INPACKET_PCB net_tcp_segment_in
+
+// Called for each IPv4 packet before lwIP looks at it. 1: it went another way, p is gone.
+int net_ip4_input(struct pbuf *p, struct netif *netif);
+#define LWIP_HOOK_IP4_INPUT net_ip4_input
 
 // Called for each IPv6 packet, before lwIP looks at it (net/ip6_input.c). 0: lwIP goes on with it;
 // otherwise it was taken.

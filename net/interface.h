@@ -12,6 +12,7 @@
 #include "lwip/netif.h"
 #include "lwip/pbuf.h"
 #include "lwip/tcp.h"
+#include "net/flow.h"
 
 // Frames that wait for room in the NIC's ring. When all are used TCP keeps its segments itself.
 #define TX_QUEUE 256
@@ -33,6 +34,7 @@ struct interface {
     struct nic *nic;
     struct interface *next;
     unsigned index;        // nic_info.index
+    struct flows flows;    // flow.c
     uint64_t untold;       // core 0: bit for each core that does not know the addresses yet
     uint32_t address_told; // core 0: the IPv4 address that was logged last
     uint16_t checksums;    // NETIF_CHECKSUM_GEN_*: what lwIP fills in itself
@@ -50,6 +52,11 @@ struct interface {
 
 // netif.c: the calling core's interface of a NIC, or NULL. The pointer is only compared.
 struct interface *interface_of(const struct nic *nic);
+// The first of the calling core's, which are linked by `next`, or NULL.
+struct interface *interface_first(void);
+// A core's interface of a NIC by index, or NULL. For core 0, which may only read what can be of any
+// moment: counters, index, flows.owner.
+const struct interface *interface_peek(unsigned core, unsigned index);
 
 // share.c: an interface is there, or goes, on the calling core.
 void share_join(struct interface *interface);
@@ -68,6 +75,10 @@ void interface_batch_end(struct nic *nic);
 // Has lwIP check what `csum` (enum nic_csum) does not vouch for.
 void interface_select_checks(struct interface *interface, uint8_t csum);
 
+// Gives lwIP an IP packet that another core received: with the checks that its frame called for there
+// (netif->chksum_flags), for so many frames of the wire. Takes p.
+void interface_inject(struct interface *interface, struct pbuf *p, uint16_t checks,
+                      uint16_t segments);
 // How many frames of the wire the frame stands for that lwIP is looking at.
 unsigned interface_arriving_segments(void);
 

@@ -27,6 +27,19 @@ struct interface *interface_of(const struct nic *nic)
     return i;
 }
 
+struct interface *interface_first(void)
+{
+    return interfaces;
+}
+
+const struct interface *interface_peek(unsigned core, unsigned index)
+{
+    const struct interface *i = *(const struct interface *const *)core_peek(core, &interfaces);
+    while (i && i->index != index)
+        i = i->next;
+    return i;
+}
+
 // Core 0's addresses are everyone's.
 static void address_changed(struct netif *netif)
 {
@@ -132,6 +145,7 @@ static void netif_attach(struct nic *nic)
     if (!netif_default)
         netif_set_default(&interface->netif);
     netif_set_up(&interface->netif);
+    flow_join(interface);
     share_join(interface);
     if (core_id() == 0)
         configure_addresses(interface, first);
@@ -203,18 +217,11 @@ static const struct counter {
     {"tx_no_memory", offsetof(struct interface, tx_no_memory)},
     {"tx_large", offsetof(struct interface, tx_large)},
     {"tx_too_long", offsetof(struct interface, tx_too_long)},
+    {"handed_over", offsetof(struct interface, flows.handed_over)},
+    {"lost", offsetof(struct interface, flows.lost)},
     {"arp_shared", offsetof(struct interface, arp_shared)},
     {"arp_not_shared", offsetof(struct interface, arp_not_shared)},
 };
-
-// A core's interface of a NIC, or NULL. Only its counters and index may be read.
-static const struct interface *peek(unsigned core, unsigned index)
-{
-    const struct interface *i = *(const struct interface *const *)core_peek(core, &interfaces);
-    while (i && i->index != index)
-        i = i->next;
-    return i;
-}
 
 static void write_totals(const struct interface *const *of_core)
 {
@@ -242,10 +249,11 @@ static void write_cores(const struct interface *const *of_core)
         if (!i)
             continue;
         stats_print("%s\"%u\":{\"rx_frames\":%llu,\"rx_bytes\":%llu,\"tx_frames\":%llu,"
-                    "\"tx_bytes\":%llu}",
+                    "\"tx_bytes\":%llu,\"taken_over\":%llu,\"connections\":%u}",
                     separator, core, (unsigned long long)i->rx_frames,
                     (unsigned long long)i->rx_bytes, (unsigned long long)i->tx_frames,
-                    (unsigned long long)i->tx_bytes);
+                    (unsigned long long)i->tx_bytes, (unsigned long long)i->flows.taken_over,
+                    flow_connections(i));
         separator = ",";
     }
     stats_print("}");
@@ -258,7 +266,7 @@ static void write_stats(void)
     stats_print("{");
     for (unsigned index = 0; index < NIC_MAX; index++) {
         for (unsigned core = 0; core < core_count(); core++)
-            of_core[core] = peek(core, index);
+            of_core[core] = interface_peek(core, index);
         if (!of_core[0])
             continue;
         stats_print("%s\"nic%u\":{", separator, index);

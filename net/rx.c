@@ -6,6 +6,7 @@
 
 #include "kernel/alloc.h"
 #include "kernel/core.h"
+#include "lwip/ip.h"
 #include "lwip/prot/ethernet.h"
 #include "lwip/prot/ip6.h"
 #include "net/interface.h"
@@ -173,6 +174,17 @@ void interface_receive(struct nic *nic, const struct nic_frame *in)
     interface_select_checks(interface, in->csum);
     arriving = in->segments;
     if (interface->netif.input(p, &interface->netif) != ERR_OK)
+        pbuf_free(p);
+}
+
+void interface_inject(struct interface *interface, struct pbuf *p, uint16_t checks,
+                      uint16_t segments)
+{
+    checks &= NETIF_CHECKSUM_CHECK_IP | NETIF_CHECKSUM_CHECK_TCP | NETIF_CHECKSUM_CHECK_UDP |
+              NETIF_CHECKSUM_CHECK_ICMP | NETIF_CHECKSUM_CHECK_ICMP6;
+    NETIF_SET_CHECKSUM_CTRL(&interface->netif, interface->checksums | checks);
+    arriving = segments;
+    if (ip_input(p, &interface->netif) != ERR_OK)
         pbuf_free(p);
 }
 

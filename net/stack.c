@@ -28,6 +28,7 @@
 #include "net/net.h"
 #include "net/sender.h"
 #include "net/services/service.h"
+#include "net/steer.h"
 
 #include <stb_sprintf.h>
 
@@ -46,7 +47,7 @@
 // RFC 6056, algorithm 3: the dynamic ports, and how many are tried.
 #define PORT_FIRST 49152
 #define PORT_COUNT 16384
-#define PORT_TRIES 256
+#define PORT_TRIES 2048 // of 64 cores each gets one port in 64
 
 static uint8_t isn_key[16], port_key[16]; // of all cores, so that a flow may change cores
 static PERCORE uint32_t port_counter;
@@ -131,8 +132,13 @@ err_t stack_tcp_connect(struct tcp_pcb *pcb, const ip_addr_t *remote, u16_t remo
     const ip_addr_t *any = IP_IS_V6(remote) ? IP6_ADDR_ANY : IP4_ADDR_ANY;
     for (unsigned i = 0; i < PORT_TRIES; i++) {
         u16_t port = (u16_t)(PORT_FIRST + (offset + port_counter++) % PORT_COUNT);
-        if (tcp_bind(pcb, any, port) == ERR_OK)
-            return tcp_connect(pcb, remote, remote_port, connected);
+        if (!flow_comes_here(netif->state, remote, remote_port, local, port) ||
+            tcp_bind(pcb, any, port) != ERR_OK)
+            continue;
+        err_t error = tcp_connect(pcb, remote, remote_port, connected);
+        if (error == ERR_OK)
+            flow_connected(netif->state, pcb);
+        return error;
     }
     return ERR_USE;
 }
@@ -177,6 +183,8 @@ static void show_sender(const struct tcp_pcb *pcb, const struct tcp_hdr *header,
 err_t net_tcp_segment_in(struct tcp_pcb *pcb, const struct tcp_hdr *header, u16_t options_len,
                          u16_t here, const u8_t *rest, const struct pbuf *p)
 {
+    if (pcb->state == LISTEN)
+        flow_listens(pcb);
     if (pcb->state < SYN_RCVD || pcb->state == TIME_WAIT)
         return ERR_OK;
     show_sender(pcb, header, options_len, here, rest, p);
@@ -288,6 +296,7 @@ static void stack_start(void)
     lwip_init();
     retransmits_slot = tcp_ext_arg_alloc_id();
     sender_start();
+    flow_start();
     loop_add(&stack_poller);
     address6_init();
     for (unsigned i = 0; i < SERVICE_COUNT; i++) {
@@ -312,6 +321,8 @@ void net_start(void)
     netif_start();
     ip6_input_start();
     stack_start();
+    if (core_count() > 1)
+        steer_start();
     for (unsigned core = 1; core < core_count(); core++)
         message_post(core, start_other, NULL, 0); // their rings are still empty
     netvsc_start(&netif_nic_client);

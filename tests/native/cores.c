@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "kernel/core.h"
+#include "kernel/fiber.h"
 #include "kernel/loop.h"
 #include "kernel/message.h"
 #include "tests/native/native.h"
@@ -67,4 +68,30 @@ static struct poller poller = {.name = "messages", .poll = poll_messages};
 void native_cores_start(void)
 {
     loop_add(&poller);
+}
+
+// What needs other cores. Nothing here has any.
+
+int fiber_spawn(const char *name, void (*fn)(void *arg), void *arg)
+{
+    (void)name, (void)fn, (void)arg;
+    abort();
+}
+
+int event_wait(struct event *e, uint64_t timeout)
+{
+    (void)e, (void)timeout;
+    abort();
+}
+
+void event_set(struct event *e)
+{
+    (void)e;
+    abort();
+}
+
+void fiber_sleep(uint64_t duration)
+{
+    (void)duration;
+    abort();
 }

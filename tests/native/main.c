@@ -86,6 +86,12 @@ void *page_alloc(size_t count)
     return pages;
 }
 
+void page_free(void *pages, size_t count)
+{
+    (void)count;
+    free(pages);
+}
+
 // ---- Time, chance, words ----
 
 uint64_t time_now(void)

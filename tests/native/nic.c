@@ -79,6 +79,26 @@ void *nic_client_data(const struct nic *n)
     return n->client_data;
 }
 
+// One channel: nothing is spread.
+
+uint32_t nic_flow_hash(const struct nic *n, const struct nic_flow *flow)
+{
+    (void)n, (void)flow;
+    return 0;
+}
+
+unsigned nic_flow_core(const struct nic *n, uint32_t hash)
+{
+    (void)n, (void)hash;
+    return 0;
+}
+
+int nic_set_table(struct nic *n, const uint8_t core_of[NIC_TABLE_SIZE])
+{
+    (void)n, (void)core_of;
+    return -EOPNOTSUPP;
+}
+
 void nic_rx_release(struct nic *n, void *token)
 {
     struct section *section = token;

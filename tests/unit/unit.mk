@@ -8,6 +8,7 @@ UNIT_CFLAGS = -std=gnu11 -O1 -g -Wall -Wextra -Werror -fno-omit-frame-pointer \
 	-fsanitize=address,undefined -fno-sanitize-recover=all -I. -Itests/unit -MMD -MP
 
 unit_alloc = kernel/pages.c kernel/heap.c
+unit_balance = net/balance.c
 unit_cipher = kernel/cipher.c
 unit_config = kernel/config.c $(INIH_DIR)/ini.c
 unit_config_cflags = -isystem $(INIH_DIR) $(INIH_FLAGS) -Wno-sign-compare

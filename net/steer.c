@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// See steer.h. Every core acts for itself when it gets a connection: it knows the loads of all, gives
+// away what it can spare, and asks core 0 to tell the host. Core 0 does not keep book of the moves: it
+// looks who owns each bucket, and may look late.
+#include "net/steer.h"
+
+#include <errno.h>
+#include <string.h>
+
+#include "kernel/core.h"
+#include "kernel/fiber.h"
+#include "kernel/log.h"
+#include "kernel/message.h"
+#include "kernel/time.h"
+#include "net/balance.h"
+#include "net/interface.h"
+
+// The host's table is set so long after the first change, so that one message takes many; then not
+// again before the pause is over, which grows while there is no end of changes.
+#define GATHER (5 * TIME_MS)
+#define PAUSE_FIRST (20 * TIME_MS)
+#define PAUSE_LAST (1 * TIME_S)
+
+// What each core lets the others know; written when a connection opens or closes.
+static struct published {
+    uint32_t connections;
+    uint32_t free[NIC_MAX]; // buckets, of each NIC
+} __attribute__((aligned(64))) published[MAX_CORES];
+
+static struct event moved; // core 0's
+static uint32_t tables_set, tables_refused;
+
+static bool is_free(const struct flows *flows, unsigned bucket)
+{
+    return flows->owner[bucket] == core_id() && !flows->live[bucket];
+}
+
+void steer_changed(struct interface *interface)
+{
+    uint32_t free = 0;
+    for (unsigned b = 0; b < NIC_TABLE_SIZE; b++)
+        free += is_free(&interface->flows, b);
+    published[core_id()].free[interface->index] = free;
+}
+
+void steer_closed(struct interface *interface)
+{
+    published[core_id()].connections--;
+    if (interface)
+        steer_changed(interface);
+}
+
+static void some_moved(const void *data)
+{
+    (void)data;
+    event_set(&moved);
+}
+
+void steer_opened(struct interface *interface)
+{
+    published[core_id()].connections++;
+    steer_changed(interface);
+    uint64_t cores = share_cores(interface), mine[2] = {0, 0}, gifts[MAX_CORES][2];
+    struct balance_load loads[MAX_CORES];
+    for (unsigned core = 0; core < core_count(); core++)
+        loads[core] = (struct balance_load){published[core].connections,
+                                            published[core].free[interface->index]};
+    for (unsigned b = 0; b < NIC_TABLE_SIZE; b++)
+        if (is_free(&interface->flows, b))
+            mine[b / 64] |= 1ull << b % 64;
+    memset(gifts, 0, core_count() * sizeof(gifts[0]));
+    if (!(cores >> core_id() & 1) || !balance(loads, cores, core_id(), mine, gifts))
+        return;
+    bool any = false;
+    for (unsigned core = 0; core < core_count(); core++)
+        if (gifts[core][0] | gifts[core][1])
+            any |= flow_give(interface, core, gifts[core]);
+    // If there is no room for this message, core 0 looks after the next one.
+    if (any)
+        message_post(0, some_moved, NULL, 0);
+}
+
+// ---- The host's table ----
+
+// Who has which bucket; what is changing hands right now stays as the host has it. False: nothing is
+// different from the host's table.
+static bool find_owners(const struct interface *interface, uint8_t table[NIC_TABLE_SIZE])
+{
+    bool different = false;
+    for (unsigned b = 0; b < NIC_TABLE_SIZE; b++)
+        table[b] = (uint8_t)nic_flow_core(interface->nic, NIC_TABLE_SIZE + b);
+    for (uint64_t cores = share_cores(interface); cores; cores &= cores - 1) {
+        unsigned core = (unsigned)__builtin_ctzll(cores);
+        const struct interface *theirs = interface_peek(core, interface->index);
+        for (unsigned b = 0; theirs && b < NIC_TABLE_SIZE; b++) {
+            if (theirs->flows.owner[b] != core || table[b] == core)
+                continue;
+            table[b] = (uint8_t)core;
+            different = true;
+        }
+    }
+    return different;
+}
+
+// True if a table was set. The interface may be gone afterwards.
+static bool update_host(unsigned index)
+{
+    const struct interface *interface = interface_peek(0, index);
+    uint8_t table[NIC_TABLE_SIZE];
+    if (!interface || !find_owners(interface, table))
+        return false;
+    int error = nic_set_table(interface->nic, table);
+    if (error == 0)
+        tables_set++;
+    else if (tables_refused++ == 0)
+        log_warn("net: nic%u: the host does not take a table (%d); its flows are handed on", index,
+                 error);
+    return error == 0;
+}
+
+static void steer_fiber(void *arg)
+{
+    uint64_t pause = PAUSE_FIRST;
+    (void)arg;
+    for (;;) {
+        if (event_wait(&moved, PAUSE_LAST) == -ETIMEDOUT) {
+            pause = PAUSE_FIRST;
+            event_wait(&moved, WAIT_FOREVER);
+        }
+        fiber_sleep(GATHER);
+        bool any = false;
+        for (unsigned index = 0; index < NIC_MAX; index++)
+            any |= update_host(index);
+        if (any) {
+            fiber_sleep(pause);
+            pause = pause * 2 < PAUSE_LAST ? pause * 2 : PAUSE_LAST;
+        }
+    }
+}
+
+void steer_start(void)
+{
+    if (fiber_spawn("steer", steer_fiber, NULL))
+        log_error("net: no memory to spread connections over the cores");
+}
