@@ -24,6 +24,7 @@ help:
 	@echo 'make test    unit, reference (Linux guest) and end-to-end tests'
 	@echo 'make image   build/BOOTX64.EFI, build/dunlin.vhdx, build/dunlin.iso'
 	@echo 'make bench   Dunlin beside Linux: table, charts, build/bench/results.json; QUICK=1: 1 vCPU'
+	@echo 'make cost    what driver and stack cost as a Linux program: time and instructions'
 	@echo 'make debug   like run, stopped for gdb; prints the gdb line'
 	@echo 'make format  format the C files        make lint   clang-tidy and cppcheck'
 	@echo 'make clean   remove what was built from this tree (keeps downloads and the host)'
@@ -75,6 +76,7 @@ clean:
 include kernel.mk
 include tests/unit/unit.mk
 include tests/native/native.mk
+include tests/native/cost/cost.mk
 include tools/bench/bench.mk
 
 # clang-tidy sees each file with the flags that the build uses for it; checks are in .clang-tidy.

@@ -740,7 +740,7 @@ static void data_packet(const struct ring_packet *p)
     host.packets_total++;
     if (!(p->flags & PACKET_WANTS_COMPLETION) || p->transaction_id == 0)
         host.bad++;
-    if (host.packet_count < 64) {
+    if (host.packet_count < HOST_PACKETS) {
         *to = (struct host_packet){.channel = index_of(channel),
                                    .type = p->type,
                                    .flags = p->flags,

@@ -25,6 +25,7 @@ enum fault {
 #define HOST_MESSAGES 9u // message connection from 5.0
 #define HOST_SECTION 1806u
 #define HOST_SEND_SECTION 6144u
+#define HOST_PACKETS 1024 // that are kept
 
 struct host_packet { // what the guest put on its ring and was not control
     unsigned channel;
@@ -72,7 +73,7 @@ struct fake_host {
     uint32_t completion_status[512];
     unsigned completion_channel[512];
     unsigned completion_count;
-    struct host_packet packets[64]; // data packets
+    struct host_packet packets[HOST_PACKETS]; // data packets
     unsigned packet_count;
     uint64_t packets_total;
 };

@@ -3,6 +3,7 @@
 tell about themselves."""
 
 import json
+import os
 import sys
 
 from hvlib import BUILD, ROOT, HvError
@@ -43,7 +44,7 @@ class Guest:
     def fields(self):
         """What the VMs of all guests have in common."""
         session = self.session
-        return {"name": f"bench-{self.name}", "vcpus": session.vcpus, "memory": session.memory,
+        return {"name": f"bench-{self.name}-{os.getpid()}", "vcpus": session.vcpus, "memory": session.memory,
                 "nics": [self.tap], "netns": self.netns, "count": session.count, "profile": session.profile,
                 "nic_opts": [f"queues={session.vcpus}"]}
 
