@@ -11,6 +11,7 @@ from hvlib.vm import Forward
 from linux import Linux, spec_fields
 from support import free_port
 
+MULTI_QUEUE = True
 QUEUES = 4
 NVSP_6 = 0x60000
 

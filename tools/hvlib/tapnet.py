@@ -42,9 +42,10 @@ def _remove_stale():
 
 
 class TapNet:
-    """Taps tap0, tap1, ...: tapN has 10.77.N.1/24 here and leases 10.77.N.100-199 there."""
+    """Taps tap0, tap1, ...: tapN has 10.77.N.1/24 here and leases 10.77.N.100-199 there. With
+    multi_queue a VM gets a queue of the tap for each channel of its NIC."""
 
-    def __init__(self, purpose, taps=1, mtu=1500, dhcp=True):
+    def __init__(self, purpose, taps=1, mtu=1500, dhcp=True, multi_queue=False):
         if os.geteuid() != 0:
             raise HvError("taps and network namespaces need root; run the same command with sudo")
         for program, package in (("ip", "iproute2"), ("dnsmasq", "dnsmasq-base")):
@@ -54,6 +55,7 @@ class TapNet:
         self.taps = [f"tap{n}" for n in range(taps)]
         self.mtu = mtu
         self.dhcp = dhcp
+        self.multi_queue = multi_queue
         self.folder = BUILD / "run" / self.name
         self._server = None
 
@@ -67,8 +69,9 @@ class TapNet:
             _ip("netns", "add", self.name)
             _ip("-n", self.name, "link", "set", "lo", "up")
             for number, tap in enumerate(self.taps):
-                # The host opens the tap by name; IFF_VNET_HDR has to be the same on both sides.
-                _ip("-n", self.name, "tuntap", "add", "mode", "tap", "vnet_hdr", "name", tap)
+                # The host opens the tap by name; these flags have to be the same on both sides.
+                flags = ["vnet_hdr", *(["multi_queue"] if self.multi_queue else [])]
+                _ip("-n", self.name, "tuntap", "add", "mode", "tap", *flags, "name", tap)
                 _ip("-n", self.name, "address", "add", f"{self.here(number)}/24", "dev", tap)
                 _ip("-n", self.name, "link", "set", tap, "mtu", self.mtu, "up")
             if self.dhcp:

@@ -127,11 +127,21 @@ def _boot_arguments(spec, folder):
             f"file={str(path).replace(',', ',,')}", "-device", device]
 
 
+def _tap_queues(spec, name, channels):
+    """A tap of several queues has to be opened as such, with two at least."""
+    prefix = ["ip", "-n", spec.netns] if spec.netns else ["ip"]
+    shown = subprocess.run([*prefix, "-details", "link", "show", "dev", name], text=True,
+                           check=False, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
+    return max(2, channels) if " multi_queue " in shown else 1
+
+
 def _nic_arguments(spec):
     arguments = []
     forwards = list(spec.forwards)
     for index, text in enumerate(spec.nics):
         kind, *options = text.split(",")
+        options = [*spec.nic_opts, *options]
+        channels = [1, *(int(o.partition("=")[2]) for o in options if o.startswith("queues="))][-1]
         backend, _, rest = kind.partition(":")
         if backend == "user":
             netdev = f"user,id=net{index}"
@@ -140,13 +150,14 @@ def _nic_arguments(spec):
                            f"-:{forward.guest}")
             forwards = []
         elif backend == "tap" and rest:
-            netdev = f"tap,id=net{index},ifname={rest},script=no,downscript=no"
+            queues = _tap_queues(spec, rest, channels)
+            netdev = (f"tap,id=net{index},ifname={rest},script=no,downscript=no" +
+                      (f",queues={queues}" if queues > 1 else ""))
         elif backend == "socket" and rest:
             netdev = f"socket,id=net{index},{rest.replace(';', ',')}"
         else:
             raise HvError(f"--nic {text}: write user, tap:IFNAME, socket:OPTIONS or none")
         if spec.hyperv:
-            options = [*spec.nic_opts, *options]
             if not any(o.startswith("mac=") for o in options):
                 options.append(f"mac=00:15:5d:44:4c:{index:02x}")
             device = ",".join(["hv-net", f"netdev=net{index}", f"id=nic{index}", *options])

@@ -371,8 +371,7 @@ static uint32_t set(HvNet *s, uint32_t oid, const uint8_t *info,
             return RNDIS_STATUS_INVALID_DATA;
         }
         s->session.packet_filter = ldl_le_p(info);
-        s->rx_stalled = true;   /* frames may have been held back */
-        s->rx_stalled_on = 0;
+        hv_net_rx_stall_all(s);     /* frames may have been held back */
         return RNDIS_STATUS_SUCCESS;
     case OID_TCP_OFFLOAD_PARAMETERS:
         return hv_net_offload_set(s, info, bytes);

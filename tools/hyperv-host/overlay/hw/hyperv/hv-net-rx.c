@@ -31,22 +31,62 @@ static bool rx_ready(HvNet *s)
  * Waiting
  */
 
-void hv_net_rx_stall(HvNet *s, const VMBusChannel *chan)
+/* Frames of this backend wait; the worker of @chan asks for them again. */
+static void stall(HvNetBackend *backend, uint32_t channel)
 {
-    s->rx_stalled = true;
-    s->rx_stalled_on = chan->index;
+    backend->rx_stalled = true;
+    backend->rx_stalled_on = channel;
+}
+
+void hv_net_rx_stall_all(HvNet *s)
+{
+    uint32_t i;
+
+    for (i = 0; i < s->backends; i++) {
+        stall(&s->backend[i], 0);
+    }
+}
+
+void hv_net_rx_stall_elsewhere(HvNet *s, const VMBusChannel *chan)
+{
+    uint32_t i;
+
+    for (i = 0; i < s->backends; i++) {
+        if (s->backend[i].rx_stalled &&
+            s->backend[i].rx_stalled_on == chan->index) {
+            stall(&s->backend[i], 0);
+        }
+    }
 }
 
 void hv_net_rx_resume(HvNet *s, const VMBusChannel *chan)
 {
-    if (!s->rx_stalled || !rx_ready(s)) {
+    bool any = false;
+    uint32_t i;
+
+    if (!rx_ready(s)) {
         return;
     }
-    if (chan->index == s->rx_stalled_on ||
-        !vmbus_channel_usable(hv_net_channel(s, s->rx_stalled_on))) {
-        s->rx_stalled = false;
-        hv_net_wire_resume(s);
-        qemu_flush_queued_packets(qemu_get_queue(s->nic));
+    for (i = 0; i < s->backends; i++) {
+        HvNetBackend *backend = &s->backend[i];
+
+        if (backend->rx_stalled &&
+            (backend->rx_stalled_on == chan->index ||
+             !vmbus_channel_usable(hv_net_channel(
+                                       s, backend->rx_stalled_on)))) {
+            backend->rx_stalled = false;
+            any = true;
+        }
+    }
+    if (!any) {
+        return;
+    }
+    hv_net_wire_resume(s);
+    for (i = 0; i < s->backends; i++) {
+        /* also those that a stalled wire has held up */
+        if (!s->backend[i].rx_stalled) {
+            qemu_flush_queued_packets(qemu_get_subqueue(s->nic, i));
+        }
     }
 }
 
@@ -57,7 +97,7 @@ bool hv_net_can_receive(NetClientState *nc)
     if (rx_ready(s)) {
         return true;
     }
-    hv_net_rx_stall(s, hv_net_primary(s));
+    stall(&s->backend[nc->queue_index], 0);
     return false;
 }
 
@@ -227,12 +267,13 @@ static VMBusChannel *choose_channel(HvNet *s, const RxFrame *frame)
 }
 
 /* Room for @count more sections on @chan?  If not, its worker asks again. */
-static bool room(HvNet *s, VMBusChannel *chan, uint32_t count)
+static bool room(HvNet *s, HvNetBackend *backend, VMBusChannel *chan,
+                 uint32_t count)
 {
     if (hv_net_batch_room(s, chan, count)) {
         return true;
     }
-    hv_net_rx_stall(s, chan);
+    stall(backend, chan->index);
     if (!vmbus_channel_usable(chan)) {
         vmbus_channel_kick(hv_net_primary(s));  /* it has just been failed */
     }
@@ -386,7 +427,8 @@ static bool may_coalesce(HvNet *s, const RxFrame *frame)
 }
 
 /* False: later. */
-static bool deliver(HvNet *s, VMBusChannel *chan, RxFrame *frame)
+static bool deliver(HvNet *s, HvNetBackend *backend, VMBusChannel *chan,
+                    RxFrame *frame)
 {
     const HvNetOffload *on = &s->session.offload;
     uint32_t count = frame->large ? frame->sections : 1;
@@ -395,7 +437,7 @@ static bool deliver(HvNet *s, VMBusChannel *chan, RxFrame *frame)
         s->rx_dropped++;    /* there will never be room */
         return true;
     }
-    if (!room(s, chan, count)) {
+    if (!room(s, backend, chan, count)) {
         return false;
     }
     if (!frame->large) {
@@ -425,7 +467,7 @@ ssize_t hv_net_receive_iov(NetClientState *nc, const struct iovec *iov,
     RxFrame frame = { 0 };
 
     if (!rx_ready(s)) {
-        hv_net_rx_stall(s, hv_net_primary(s));
+        stall(&s->backend[nc->queue_index], 0);
         return 0;
     }
     if (!prepare(s, iov, count, &frame)) {
@@ -439,7 +481,7 @@ ssize_t hv_net_receive_iov(NetClientState *nc, const struct iovec *iov,
     frame.has_hash = hv_net_rss_hash(&s->session.rss, frame.data, frame.bytes,
                                      &frame.hash);
     chan = choose_channel(s, &frame);
-    if (!deliver(s, chan, &frame)) {
+    if (!deliver(s, &s->backend[nc->queue_index], chan, &frame)) {
         return 0;
     }
     if (hv_net_queue_of(s, chan)->batch_count >= s->batch_ranges) {

@@ -31,6 +31,7 @@ static void complete_rndis(VMBusChannel *chan, uint64_t transaction_id,
 
 /* One RNDIS message of a packet, checked. */
 typedef struct TxFrame {
+    uint32_t backend;
     uint32_t off;               /* of the frame in the packet's memory */
     uint32_t bytes;
     bool has_csum;
@@ -274,7 +275,10 @@ static void tx_sent(NetClientState *nc, ssize_t ret)
     HvNet *s = qemu_get_nic_opaque(nc);
     uint32_t i;
 
-    s->tx_blocked = false;
+    /* the wire may have held up others than this one */
+    for (i = 0; i < s->backends; i++) {
+        s->backend[i].tx_blocked = false;
+    }
     for (i = 0; i < s->queues; i++) {
         if (vmbus_channel_usable(hv_net_channel(s, i))) {
             vmbus_channel_kick(hv_net_channel(s, i));
@@ -283,10 +287,12 @@ static void tx_sent(NetClientState *nc, ssize_t ret)
 }
 
 /* Hand a frame in the backend's form to the wire, which takes it over. */
-static void tx_send(HvNet *s, const struct iovec *iov, int count)
+static void tx_send(HvNet *s, uint32_t backend, const struct iovec *iov,
+                    int count)
 {
-    if (!hv_net_wire_send(s, qemu_get_queue(s->nic), iov, count, tx_sent)) {
-        s->tx_blocked = true;
+    if (!hv_net_wire_send(s, qemu_get_subqueue(s->nic, backend), iov, count,
+                          tx_sent)) {
+        s->backend[backend].tx_blocked = true;
     }
 }
 
@@ -319,11 +325,11 @@ static void tx_frame(HvNet *s, const TxMemory *memory, const TxFrame *frame)
                       memory->count, frame->off + skip, frame->bytes - skip);
 
     s->tx_csum += offload;
-    tx_send(s, iov, count);
+    tx_send(s, frame->backend, iov, count);
 }
 
 /* A large frame for a backend that does not know such: cut it up. */
-static void tx_cut(HvNet *s, const HvNetGso *at,
+static void tx_cut(HvNet *s, uint32_t backend, const HvNetGso *at,
                    const struct virtio_net_hdr *vnet, const uint8_t *head,
                    const struct iovec *body, int body_count)
 {
@@ -342,7 +348,7 @@ static void tx_cut(HvNet *s, const HvNetGso *at,
         csum = hv_net_csum_finish(hv_net_csum_add(0, frame + at->tcp,
                                                   iov.iov_len - at->tcp));
         stw_he_p(frame + at->tcp + vnet->csum_offset, csum);
-        tx_send(s, &iov, 1);
+        tx_send(s, backend, &iov, 1);
     }
 }
 
@@ -381,15 +387,17 @@ static void tx_large_frame(HvNet *s, const TxMemory *memory,
                          memory->count, frame->off + at.payload - tag,
                          at.bytes - at.payload);
     if (s->vnet) {
-        tx_send(s, iov, count);
+        tx_send(s, frame->backend, iov, count);
     } else {
-        tx_cut(s, &at, &vnet, head, iov + 2, count - 2);
+        tx_cut(s, frame->backend, &at, &vnet, head, iov + 2, count - 2);
     }
 }
 
 /* All or nothing: the messages are checked before the first is sent. */
-static bool tx_packets(HvNet *s, const TxMemory *memory, HvNetQueue *q)
+static bool tx_packets(HvNet *s, const TxMemory *memory,
+                       const VMBusChannel *chan)
 {
+    HvNetQueue *q = hv_net_queue_of(s, chan);
     TxFrame frames[HV_NET_MAX_MESSAGES];
     uint32_t off = 0, bytes;
     unsigned count = 0, i;
@@ -409,6 +417,7 @@ static bool tx_packets(HvNet *s, const TxMemory *memory, HvNetQueue *q)
         off += bytes;
     }
     for (i = 0; i < count; i++) {
+        frames[i].backend = chan->index % s->backends;
         q->tx_packets++;
         q->tx_bytes += frames[i].bytes;
         s->tx_packets++;
@@ -506,7 +515,7 @@ static void tx_handle(HvNet *s, VMBusChannel *chan, const VMBusPacket *pkt)
     if (tx_gather(s, chan, pkt, &msg, &memory)) {
         iov_to_buf(memory.iov, memory.count, 0, &header, sizeof(header));
         if (header.type == RNDIS_PACKET) {
-            ok = tx_packets(s, &memory, hv_net_queue_of(s, chan));
+            ok = tx_packets(s, &memory, chan);
         } else if (!chan->index) {
             ok = tx_control(s, &memory);
         } else {
@@ -558,7 +567,8 @@ void hv_net_tx_packet(HvNet *s, VMBusChannel *chan, const VMBusPacket *pkt)
     } else if (!pkt->want_completion) {
         hyperv_violation("nvsp-completion-not-requested", "RNDIS packet");
         s->tx_errors++;
-    } else if (s->tx_blocked || hv_net_queue_of(s, chan)->tx_pending_count) {
+    } else if (hv_net_backend_of(s, chan)->tx_blocked ||
+               hv_net_queue_of(s, chan)->tx_pending_count) {
         tx_queue(hv_net_queue_of(s, chan), pkt);
     } else {
         tx_handle(s, chan, pkt);
@@ -570,7 +580,8 @@ void hv_net_tx_run(HvNet *s, VMBusChannel *chan)
     HvNetQueue *q = hv_net_queue_of(s, chan);
     HvNetTxPending *item;
 
-    while (!s->tx_blocked && (item = QSIMPLEQ_FIRST(&q->tx_pending)) &&
+    while (!hv_net_backend_of(s, chan)->tx_blocked &&
+           (item = QSIMPLEQ_FIRST(&q->tx_pending)) &&
            hv_net_completion_room(chan)) {
         QSIMPLEQ_REMOVE_HEAD(&q->tx_pending, link);
         q->tx_pending_count--;

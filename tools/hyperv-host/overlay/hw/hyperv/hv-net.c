@@ -154,9 +154,7 @@ static void hv_net_close_channel(VMBusChannel *chan)
     hv_net_tx_clear(hv_net_queue_of(s, chan));
     if (chan->index) {
         hv_net_sections_reclaim(s, chan);
-        if (s->rx_stalled && s->rx_stalled_on == chan->index) {
-            hv_net_rx_stall(s, hv_net_primary(s));
-        }
+        hv_net_rx_stall_elsewhere(s, chan);
         vmbus_channel_kick(hv_net_primary(s));
         return;
     }
@@ -221,6 +219,7 @@ static void hv_net_stats(QDict *out, void *opaque)
 
     vmbus_device_stats(VMBUS_DEVICE(s), out);
     pending = queue_stats(s, out);
+    qdict_put_int(out, "backend_queues", s->backends);
     qdict_put_int(out, "tx_packets", s->tx_packets);
     qdict_put_int(out, "tx_bytes", s->tx_bytes);
     qdict_put_int(out, "tx_errors", s->tx_errors);
@@ -269,8 +268,10 @@ void hv_net_backend_offload(HvNet *s)
     const HvNetOffload *on = &s->session.offload;
     uint8_t csum = on->tcp_v4 | on->udp_v4 | on->tcp_v6 | on->udp_v6;
 
-    if (s->vnet) {
-        qemu_set_offload(qemu_get_queue(s->nic)->peer,
+    uint32_t i;
+
+    for (i = 0; s->vnet && i < s->backends; i++) {
+        qemu_set_offload(qemu_get_subqueue(s->nic, i)->peer,
                          (csum & HV_NET_CSUM_RX) || on->rsc_v4 || on->rsc_v6,
                          on->rsc_v4, on->rsc_v6, 0, 0);
     }
@@ -278,15 +279,23 @@ void hv_net_backend_offload(HvNet *s)
 
 static void backend_prepare(HvNet *s)
 {
-    NetClientState *peer = qemu_get_queue(s->nic)->peer;
+    uint32_t i;
 
-    s->vnet = peer && qemu_has_vnet_hdr(peer) &&
-              qemu_has_vnet_hdr_len(peer, sizeof(struct virtio_net_hdr));
-    if (s->vnet) {
+    s->vnet = true;
+    for (i = 0; i < s->backends; i++) {
+        NetClientState *peer = qemu_get_subqueue(s->nic, i)->peer;
+
+        qemu_get_subqueue(s->nic, i)->do_not_pad = true;
+        s->vnet &= peer && qemu_has_vnet_hdr(peer) &&
+                   qemu_has_vnet_hdr_len(peer, sizeof(struct virtio_net_hdr));
+    }
+    for (i = 0; s->vnet && i < s->backends; i++) {
+        NetClientState *peer = qemu_get_subqueue(s->nic, i)->peer;
+
         qemu_set_vnet_hdr_len(peer, sizeof(struct virtio_net_hdr));
         qemu_using_vnet_hdr(peer, true);
-        hv_net_backend_offload(s);
     }
+    hv_net_backend_offload(s);
 }
 
 static void hv_net_realize(VMBusDevice *vdev, Error **errp)
@@ -320,13 +329,14 @@ static void hv_net_realize(VMBusDevice *vdev, Error **errp)
     qemu_macaddr_default_if_unset(&s->conf.macaddr);
     instance_from_mac(vdev, &s->conf.macaddr);
     vdev->num_channels = s->queues;
+    s->backends = MAX(1, s->conf.peers.queues);
+    s->backend = g_new0(HvNetBackend, s->backends);
     s->scratch = g_malloc(HV_NET_FRAME_MAX);
     s->link_timer = timer_new_ms(QEMU_CLOCK_REALTIME, link_timer, s);
     s->rx_flush = qemu_bh_new_guarded(hv_net_rx_flush, s,
                                       &dev->mem_reentrancy_guard);
     s->nic = qemu_new_nic(&hv_net_client, &s->conf, TYPE_HV_NET, dev->id,
                           &dev->mem_reentrancy_guard, s);
-    qemu_get_queue(s->nic)->do_not_pad = true;
     qemu_format_nic_info_str(qemu_get_queue(s->nic), s->conf.macaddr.a);
     backend_prepare(s);
     s->stats_name = g_strdup(dev->id ? dev->id
@@ -337,15 +347,19 @@ static void hv_net_realize(VMBusDevice *vdev, Error **errp)
 static void hv_net_unrealize(VMBusDevice *vdev)
 {
     HvNet *s = HV_NET(vdev);
+    uint32_t i;
 
     hyperv_stats_unregister(s->stats_name);
     g_free(s->stats_name);
     hv_net_wire_unrealize(s);
-    qemu_purge_queued_packets(qemu_get_queue(s->nic));
+    for (i = 0; i < s->backends; i++) {
+        qemu_purge_queued_packets(qemu_get_subqueue(s->nic, i));
+    }
     qemu_del_nic(s->nic);
     qemu_bh_delete(s->rx_flush);
     timer_free(s->link_timer);
     g_free(s->scratch);
+    g_free(s->backend);
     g_free(s->queue);
 }
 

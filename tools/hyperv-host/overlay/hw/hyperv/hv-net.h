@@ -100,6 +100,13 @@ typedef struct HvNetRss {
     uint8_t table[HV_NET_RSS_TABLE];    /* channel indices */
 } HvNetRss;
 
+/* What belongs to one queue of the backend. */
+typedef struct HvNetBackend {
+    bool tx_blocked;            /* it has not taken the last frame */
+    bool rx_stalled;            /* we said "later" */
+    uint16_t rx_stalled_on;     /* because of this channel */
+} HvNetBackend;
+
 /* What belongs to one channel. */
 typedef struct HvNetQueue {
     uint32_t free_section;      /* head of the list, HV_NET_NO_SECTION */
@@ -188,9 +195,8 @@ struct HvNet {
     QSIMPLEQ_HEAD(, HvNetReply) replies;
     uint32_t replies_bytes;
     HvNetQueue *queue;          /* one for each channel */
-    bool tx_blocked;            /* the backend has not taken the last frame */
-    bool rx_stalled;            /* receive said "later" */
-    uint16_t rx_stalled_on;     /* because of this channel */
+    HvNetBackend *backend;      /* channel i sends on i % backends */
+    uint32_t backends;
     QEMUTimer *link_timer;
     QEMUBH *rx_flush;
     uint8_t *scratch;           /* HV_NET_FRAME_MAX bytes */
@@ -225,6 +231,12 @@ static inline VMBusChannel *hv_net_primary(HvNet *s)
 static inline VMBusChannel *hv_net_channel(HvNet *s, uint32_t index)
 {
     return &VMBUS_DEVICE(s)->channels[index];
+}
+
+static inline HvNetBackend *hv_net_backend_of(HvNet *s,
+                                              const VMBusChannel *chan)
+{
+    return &s->backend[chan->index % s->backends];
 }
 
 static inline HvNetQueue *hv_net_queue_of(HvNet *s, const VMBusChannel *chan)
@@ -278,8 +290,10 @@ void hv_net_rx_completion(HvNet *s, VMBusChannel *chan,
 
 /* hv-net-rx.c */
 
-/* Frames wait; the worker of @chan asks for them again. */
-void hv_net_rx_stall(HvNet *s, const VMBusChannel *chan);
+/* Frames of all backends may wait, for the primary channel. */
+void hv_net_rx_stall_all(HvNet *s);
+/* Frames that waited for @chan have to wait for the primary instead. */
+void hv_net_rx_stall_elsewhere(HvNet *s, const VMBusChannel *chan);
 /* Ask for the frames that wait, if it is @chan that they waited for. */
 void hv_net_rx_resume(HvNet *s, const VMBusChannel *chan);
 bool hv_net_can_receive(NetClientState *nc);
