@@ -333,6 +333,16 @@ static const char *set_on_panic(struct config *c, const char *value)
     return NULL;
 }
 
+static const char *set_spin(struct config *c, const char *value)
+{
+    uint64_t us;
+
+    if (!parse_number(value, 0, 1000000, &us))
+        return "spin is 0 to 1000000 microseconds";
+    c->spin = (uint32_t)us;
+    return NULL;
+}
+
 // ---- the table of keys ----
 
 static const struct key {
@@ -356,6 +366,7 @@ static const struct key {
     {"services", "echo", set_echo},
     {"services", "discard", set_discard},
     {"system", "on-panic", set_on_panic},
+    {"system", "spin", set_spin},
 };
 
 struct parse {

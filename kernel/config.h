@@ -33,6 +33,7 @@ struct config {
     bool echo, discard; // on | off (default)
     // [system]
     enum config_on_panic on_panic; // on-panic = halt (default) | restart
+    uint32_t spin; // microseconds that an idle core looks for work before it halts, default 0
 };
 
 extern struct config config;

@@ -135,11 +135,12 @@ static void write_cores(void)
 {
     for (unsigned i = 0; i < core_count(); i++) {
         const struct core *c = &cores[i];
-        stats_print("%s\"%u\":{\"vp_index\":%u,\"turns\":%llu,\"halts\":%llu,\"messages\":%llu,"
-                    "\"messages_refused\":%llu,\"wakes\":%llu}",
+        stats_print("%s\"%u\":{\"vp_index\":%u,\"turns\":%llu,\"halts\":%llu,\"busy_us\":%llu,"
+                    "\"messages\":%llu,\"messages_refused\":%llu,\"wakes\":%llu}",
                     i ? "," : "{", i, c->vp_index, (unsigned long long)c->turns,
-                    (unsigned long long)c->halts, (unsigned long long)c->messages,
-                    (unsigned long long)c->messages_refused, (unsigned long long)c->wakes);
+                    (unsigned long long)c->halts, (unsigned long long)(core_busy(i) / TIME_US),
+                    (unsigned long long)c->messages, (unsigned long long)c->messages_refused,
+                    (unsigned long long)c->wakes);
     }
     stats_print("}");
 }

@@ -62,6 +62,7 @@ void core_describe(void)
 {
     cores[this_core].apic_id = apic_id();
     cores[this_core].vp_index = platform_vp_index();
+    cores[this_core].started = time_now();
     cores[this_core].running = true;
 }
 

@@ -25,6 +25,10 @@ unsigned core_id(void);
 // Hyper-V's VP index of a core (never assume that it equals the core's number or APIC id).
 uint32_t core_vp_index(unsigned core);
 
+// For how long all cores together have worked so far, in time_now() units: what a core spends halted, or
+// looking for work before it halts, does not count. Any core.
+uint64_t core_busy_time(void);
+
 // True if any byte of [p, p+len) lies in the per-core window. Used by asserts.
 bool core_in_window(const void *p, uint64_t len);
 

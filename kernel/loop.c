@@ -2,6 +2,7 @@
 // Each core's loop; see loop.h.
 #include "kernel/loop.h"
 
+#include "kernel/config.h"
 #include "kernel/core.h"
 #include "kernel/cpu.h"
 #include "kernel/machine.h"
@@ -53,11 +54,11 @@ static uint64_t first_deadline(void)
 
 // Sleeps until an interrupt unless there is work after all. Interrupts are off from before the last
 // look until the halt itself, so none can come unnoticed in between.
-static void halt_if_idle(struct core *self)
+static void halt_if_idle(struct core *self, uint64_t now)
 {
     interrupts_off();
     uint64_t due = arm_all() ? 0 : first_deadline();
-    if (due > time_now()) {
+    if (due > now) { // if it is past by now the timer fires at once
         timer_arm(due);
         self->halts++;
         interrupts_on_and_halt();
@@ -66,14 +67,55 @@ static void halt_if_idle(struct core *self)
     messages_awake();
 }
 
+// Other cores read these two for the statistics.
+static void set_idle(struct core *self, uint64_t total, uint64_t from)
+{
+    __atomic_store_n(&self->idle, total, __ATOMIC_RELAXED);
+    __atomic_store_n(&self->idle_from, from, __ATOMIC_RELAXED);
+}
+
+// A core without work looks on for a while before it halts: what comes soon then costs no interrupt,
+// and on a real host a halt is a way out to the hypervisor and back.
 _Noreturn void loop_run(void)
 {
     struct core *self = &cores[core_id()];
+    const uint64_t spin = config.spin * TIME_US;
 
     interrupts_on();
     for (;;) {
+        uint64_t now = self->idle_from ? time_now() : 0;
         self->turns++;
-        if (!poll_all())
-            halt_if_idle(self);
+        if (poll_all()) {
+            if (self->idle_from)
+                set_idle(self, self->idle + (now - self->idle_from), 0);
+            continue;
+        }
+        if (!self->idle_from) {
+            now = time_now();
+            set_idle(self, self->idle, now);
+        }
+        if (now - self->idle_from < spin)
+            cpu_pause();
+        else
+            halt_if_idle(self, now);
     }
+}
+
+uint64_t core_busy(unsigned core)
+{
+    uint64_t now = time_now(), idle = __atomic_load_n(&cores[core].idle, __ATOMIC_RELAXED),
+             from = __atomic_load_n(&cores[core].idle_from, __ATOMIC_RELAXED);
+
+    if (from && from < now)
+        idle += now - from;
+    return now > cores[core].started + idle ? now - cores[core].started - idle : 0;
+}
+
+uint64_t core_busy_time(void)
+{
+    uint64_t sum = 0;
+
+    for (unsigned i = 0; i < core_count(); i++)
+        sum += core_busy(i);
+    return sum;
 }

@@ -69,7 +69,9 @@ void ioapic_mask(unsigned isa_irq);
 struct core { // one cache line and more per core; only what other cores may touch
     uint32_t apic_id, vp_index;
     volatile bool running;
+    uint64_t started;                           // when
     uint64_t turns, halts;                      // of the loop
+    uint64_t idle, idle_from;                   // time without work; since when, 0: working
     uint64_t messages, messages_refused, wakes; // sent by it; interrupts to wake others
 } __attribute__((aligned(64)));
 extern struct core cores[MAX_CORES];
@@ -82,9 +84,10 @@ void messages_start(void);      // core 0, when all cores are known
 void messages_awake(void);      // the loop is not going to halt, or has halted
 
 // loop.c, fiber.c ---------------------------------------------------------------------------------
-bool fibers_run(void);          // ready ones, once each; true if any ran
-uint64_t fibers_deadline(void); // when the first sleeper is due
-void *stack_new(size_t bytes);  // page aligned, with a guard page below; NULL if no memory
+uint64_t core_busy(unsigned core); // time for which it has worked
+bool fibers_run(void);             // ready ones, once each; true if any ran
+uint64_t fibers_deadline(void);    // when the first sleeper is due
+void *stack_new(size_t bytes);     // page aligned, with a guard page below; NULL if no memory
 void fiber_switch(uint64_t *save, uint64_t load);
 
 // panic.c -----------------------------------------------------------------------------------------

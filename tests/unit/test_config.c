@@ -56,6 +56,7 @@ static void test_empty_gives_defaults(void **state)
     assert_int_equal(c.log_level, LOG_INFO);
     assert_false(c.echo || c.discard);
     assert_int_equal(c.on_panic, PANIC_HALT);
+    assert_int_equal(c.spin, 0);
 }
 
 static void test_every_key(void **state)
@@ -70,7 +71,7 @@ static void test_every_key(void **state)
                              "send-buffer = 64k\nring = 65536\nchecksum = off\n"
                              "lso = off\nrsc = off\n[iperf3]\nport = 65535\n"
                              "[services]\necho = on\ndiscard = on\n"
-                             "[system]\non-panic = restart ; comment\n",
+                             "[system]\nspin = 50\non-panic = restart ; comment\n",
                              &c);
     assert_int_equal(r.count, 0);
     assert_int_equal(c.log_level, LOG_DEBUG);
@@ -90,6 +91,7 @@ static void test_every_key(void **state)
     assert_int_equal(c.iperf3_port, 65535);
     assert_true(c.echo && c.discard);
     assert_int_equal(c.on_panic, PANIC_RESTART);
+    assert_int_equal(c.spin, 50);
 }
 
 static void test_bad_values_keep_defaults(void **state)
@@ -129,6 +131,7 @@ static void test_bad_values_keep_defaults(void **state)
         "[services]\necho = yes\n",
         "[services]\ndiscard =\n",
         "[system]\non-panic = cry\n",
+        "[system]\nspin = 1000001\n",
         "[net]\nmut = 1500\n",
         "[net]\njust words\n",
     };
