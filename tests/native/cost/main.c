@@ -125,11 +125,13 @@ static void start(bool large)
     config.discard = true;
     config.iperf3_port = 5201;
     config.lso = config.rsc = large;
-    o->ip4_tx |= NDIS_CSUM_IP_OPTIONS;
-    o->lso_ip4_encapsulation = NDIS_LSO_8023;
-    o->lso_ip4_max = LSO_MAX;
-    o->lso_ip4_min_segments = 2;
-    o->rsc_ip4 = 1;
+    o->ip6_tx = o->ip4_tx | NDIS_CSUM_IP_OPTIONS; // all that a host offers
+    o->ip6_rx = o->ip4_rx;
+    o->lso_ip4_encapsulation = o->lso_ip6_encapsulation = NDIS_LSO_8023;
+    o->lso_ip4_max = o->lso_ip6_max = LSO_MAX;
+    o->lso_ip4_min_segments = o->lso_ip6_min_segments = 2;
+    o->lso_ip6_options = NDIS_LSO_IP6_EXTENSIONS | NDIS_LSO_IP6_TCP_OPTIONS;
+    o->rsc_ip4 = o->rsc_ip6 = 1;
     net_start();
     vmbus_start();
     fake_run(20 * TIME_S);
