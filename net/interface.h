@@ -12,6 +12,7 @@
 #include "lwip/netif.h"
 #include "lwip/pbuf.h"
 #include "lwip/tcp.h"
+#include "net/coalesce.h"
 #include "net/flow.h"
 
 // Frames that wait for room in the NIC's ring. When all are used TCP keeps its segments itself.
@@ -41,6 +42,8 @@ struct interface {
     bool refused;          // lwIP was told that the queue is full
     unsigned queue_first, queue_count;
     struct tx_entry queue[TX_QUEUE];
+
+    struct coalesce coalesce;
 
     uint64_t rx_frames, rx_segments, rx_bytes, rx_copied, rx_bad_checksum, rx_bad_length,
         rx_no_memory;
@@ -72,6 +75,8 @@ err_t share_input(struct pbuf *p, struct netif *netif);
 // rx.c: nic_client.receive and .batch_end.
 void interface_receive(struct nic *nic, const struct nic_frame *frame);
 void interface_batch_end(struct nic *nic);
+// To be called before the first frame.
+void interface_start_receiving(struct interface *interface);
 // Has lwIP check what `csum` (enum nic_csum) does not vouch for.
 void interface_select_checks(struct interface *interface, uint8_t csum);
 

@@ -116,6 +116,7 @@ static struct interface *interface_new(struct nic *nic)
     memset(interface, 0, sizeof(*interface));
     interface->nic = nic;
     interface->index = nic_info(nic)->index;
+    interface_start_receiving(interface);
     return interface;
 }
 
@@ -204,6 +205,8 @@ static const struct counter {
     {"rx_frames", offsetof(struct interface, rx_frames)},
     {"rx_segments", offsetof(struct interface, rx_segments)},
     {"rx_bytes", offsetof(struct interface, rx_bytes)},
+    {"rx_merged", offsetof(struct interface, coalesce.segments)},
+    {"rx_merged_frames", offsetof(struct interface, coalesce.frames)},
     {"rx_copied", offsetof(struct interface, rx_copied)},
     {"rx_bad_checksum", offsetof(struct interface, rx_bad_checksum)},
     {"rx_bad_length", offsetof(struct interface, rx_bad_length)},

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // From a NIC to lwIP. Received frames are lent to lwIP: their headers are copied, because the host may
 // still write the receive buffer and lwIP reads headers more than once; the payload stays where it is
-// and goes back when lwIP frees it. Runs on the core of the NIC's channel.
+// and goes back when lwIP frees it. On the way coalesce.c makes few large ones of many. Runs on the core of the NIC's channel.
 #include <string.h>
 
 #include "kernel/alloc.h"
@@ -24,14 +24,15 @@
 struct rx_part { // a stretch of a received frame
     struct pbuf_custom pbuf;
     struct rx_loan *loan;
+    void *token; // one of the loan's
 };
 
 // A received frame on loan: its first part is `header`, the others refer to the receive buffer. lwIP
-// frees them one by one; the token goes back with the last.
+// frees them one by one; the tokens go back with the last.
 struct rx_loan {
     struct interface *interface;
-    void *token;
-    unsigned live; // parts that are not free yet
+    unsigned live;   // parts that are not free yet
+    unsigned tokens; // kept in the first parts, in order
     uint8_t header[HEADER_BYTES];
     struct rx_part parts[];
 };
@@ -49,11 +50,12 @@ static void rx_part_freed(struct pbuf *p)
     if (--loan->live)
         return;
     loan->interface->rx_on_loan--;
-    nic_rx_release(loan->interface->nic, loan->token);
+    for (unsigned i = 0; i < loan->tokens; i++)
+        nic_rx_release(loan->interface->nic, loan->parts[i].token);
     heap_free(loan);
 }
 
-// The frame in memory of its own; its section is given back by the caller. NULL: no memory.
+// The frame in memory of its own; its sections are given back by the caller. NULL: no memory.
 static struct pbuf *rx_copy(struct interface *interface, const struct nic_frame *in)
 {
     struct pbuf *all = NULL;
@@ -97,13 +99,16 @@ static void rx_part_init(struct rx_loan *loan, struct rx_part *part, const void 
 }
 
 // The frame with private headers and a payload that stays where it is. NULL: no memory.
-static struct pbuf *rx_lend(struct interface *interface, const struct nic_frame *in)
+static struct pbuf *rx_lend(struct interface *interface, const struct nic_frame *in,
+                            void *const *tokens, unsigned count)
 {
     struct rx_loan *loan = net_alloc(sizeof(*loan) + (in->count + 1) * sizeof(loan->parts[0]));
     if (!loan)
         return NULL;
     loan->interface = interface;
-    loan->token = in->token;
+    loan->tokens = count;
+    for (unsigned i = 0; i < count; i++)
+        loan->parts[i].token = tokens[i];
     struct rx_part *part = loan->parts;
     rx_part_init(loan, part++, loan->header, HEADER_BYTES, in->len);
     uint32_t headers = 0, left = in->len - HEADER_BYTES;
@@ -148,6 +153,24 @@ void interface_select_checks(struct interface *interface, uint8_t csum)
     NETIF_SET_CHECKSUM_CTRL(&interface->netif, interface->checksums | checks);
 }
 
+// coalesce.c's deliver: a frame, perhaps of several segments, to lwIP.
+static void rx_deliver(void *ctx, const struct nic_frame *in, void *const *tokens, unsigned count)
+{
+    struct interface *interface = ctx;
+    bool copy = in->len <= COPY_BYTES || nic_rx_scarce(interface->nic) || is_control6(in);
+    struct pbuf *p = copy ? rx_copy(interface, in) : rx_lend(interface, in, tokens, count);
+    for (unsigned i = 0; i < count && (copy || !p); i++)
+        nic_rx_release(interface->nic, tokens[i]);
+    if (!p) {
+        interface->rx_no_memory++;
+        return;
+    }
+    interface_select_checks(interface, in->csum);
+    arriving = in->segments;
+    if (interface->netif.input(p, &interface->netif) != ERR_OK)
+        pbuf_free(p);
+}
+
 void interface_receive(struct nic *nic, const struct nic_frame *in)
 {
     struct interface *interface = nic_client_data(nic);
@@ -163,18 +186,13 @@ void interface_receive(struct nic *nic, const struct nic_frame *in)
     interface->rx_frames++;
     interface->rx_segments += in->segments;
     interface->rx_bytes += in->len;
-    bool copy = in->len <= COPY_BYTES || nic_rx_scarce(nic) || is_control6(in);
-    struct pbuf *p = copy ? rx_copy(interface, in) : rx_lend(interface, in);
-    if (copy || !p)
-        nic_rx_release(nic, in->token);
-    if (!p) {
-        interface->rx_no_memory++;
-        return;
-    }
-    interface_select_checks(interface, in->csum);
-    arriving = in->segments;
-    if (interface->netif.input(p, &interface->netif) != ERR_OK)
-        pbuf_free(p);
+    coalesce_receive(&interface->coalesce, in);
+}
+
+void interface_start_receiving(struct interface *interface)
+{
+    interface->coalesce.deliver = rx_deliver;
+    interface->coalesce.ctx = interface;
 }
 
 void interface_inject(struct interface *interface, struct pbuf *p, uint16_t checks,
@@ -190,5 +208,8 @@ void interface_inject(struct interface *interface, struct pbuf *p, uint16_t chec
 
 void interface_batch_end(struct nic *nic)
 {
+    struct interface *interface = nic_client_data(nic);
+    if (interface)
+        coalesce_flush(&interface->coalesce);
     nic_flush(nic);
 }

@@ -613,8 +613,10 @@ def test_ping(native, size):
 
 
 @pytest.mark.parametrize("options", [
-    ["--faults", "5", "--offload"], ["--faults", "2"], ["--mtu", "576"], []
-], ids=["faults", "more faults, no offload", "small MTU", "no offload"])
+    ["--faults", "5", "--offload"], ["--faults", "2"], ["--mtu", "576"], [],
+    ["--offload", "--no-large-receive"], ["--offload", "--no-large-send"]
+], ids=["faults", "more faults, no offload", "small MTU", "no offload", "no large receive",
+        "no large send"])
 def test_conditions(build, options):
     """A NIC that is often full and often holds frames; checksums by software; a small MTU."""
     native = Native(*options)
@@ -627,6 +629,13 @@ def test_conditions(build, options):
         stats = native.stats()["net"]["nic0"]
         if "--faults" in options:
             assert stats["tx_held"] > 0 and stats["tx_queued"] > 0
+        # Large segments arrive where the NIC makes them, or are made where it vouches for the parts.
+        assert (stats["rx_segments"] > stats["rx_frames"]) == (
+            "--offload" in options and "--no-large-receive" not in options)
+        assert (stats["rx_merged"] > 2 * stats["rx_merged_frames"] > 0) == (
+            "--no-large-receive" in options)
+        assert (stats["tx_large"] > 0) == (
+            "--offload" in options and "--no-large-send" not in options)
         native.wait_objects(64, 10)
         assert native.stats()["net"]["nic0"]["rx_on_loan"] == 0
     finally:

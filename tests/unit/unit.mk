@@ -10,6 +10,7 @@ UNIT_CFLAGS = -std=gnu11 -O1 -g -Wall -Wextra -Werror -fno-omit-frame-pointer \
 unit_alloc = kernel/pages.c kernel/heap.c
 unit_balance = net/balance.c
 unit_cipher = kernel/cipher.c
+unit_coalesce = net/coalesce.c
 unit_config = kernel/config.c $(INIH_DIR)/ini.c
 unit_config_cflags = -isystem $(INIH_DIR) $(INIH_FLAGS) -Wno-sign-compare
 unit_ip6_check = net/ip6_check.c

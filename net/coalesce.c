@@ -1,0 +1,256 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// See coalesce.h. Segments are put together only if nothing is lost by it: all flags, options (but for
+// the times in a timestamp), and the class of service are the same, and the host vouches for their
+// checksums. The host may still write the frames: headers are copied, then looked at.
+#include "net/coalesce.h"
+
+#include <string.h>
+
+#define ETHERNET 14u
+#define ETHERTYPE_IP4 0x0008u // as it lies in memory
+#define ETHERTYPE_IP6 0xdd86u
+#define IP4_HEADER 20u
+#define IP6_HEADER 40u
+#define IP_TCP 6
+#define TCP_HEADER 20u
+#define TCP_TIMESTAMP_HEADER 32u // with NOP, NOP, timestamp
+#define TIMESTAMP_OPTION 0x0a080101u
+#define FLAG_PSH 0x08
+#define FLAG_ACK 0x10
+#define FRAME_MAX 65535u
+
+// Offsets in the TCP header.
+#define SEQUENCE 4
+#define ACKNOWLEDGEMENT 8
+#define DATA_OFFSET 12
+#define FLAGS 13
+#define WINDOW 14
+#define OPTIONS 20
+#define ECHO_REPLY 28 // of a timestamp
+
+struct segment { // a TCP segment of a plain frame
+    const struct nic_frame *frame;
+    uint8_t ip;
+    uint8_t transport, header_len;
+    uint32_t payload, sequence, acknowledged;
+    uint8_t header[COALESCE_HEADER];
+};
+
+static uint16_t get16(const uint8_t *p)
+{
+    uint16_t v;
+    memcpy(&v, p, sizeof(v));
+    return v;
+}
+
+static uint32_t get32(const uint8_t *p)
+{
+    uint32_t v;
+    memcpy(&v, p, sizeof(v));
+    return v;
+}
+
+static uint32_t big16(const uint8_t *p)
+{
+    return (uint32_t)p[0] << 8 | p[1];
+}
+
+static uint32_t big32(const uint8_t *p)
+{
+    return __builtin_bswap32(get32(p));
+}
+
+static void put_big16(uint8_t *p, uint32_t value)
+{
+    p[0] = (uint8_t)(value >> 8);
+    p[1] = (uint8_t)value;
+}
+
+// Where the TCP header is if the frame has one at the usual place and is no fragment, else 0. *payload:
+// what IP says of the bytes from there.
+static unsigned find_tcp(const uint8_t *header, uint32_t len, uint8_t *ip, uint32_t *payload)
+{
+    const uint8_t *h = header + ETHERNET;
+    uint16_t type = get16(header + 12);
+
+    if (type == ETHERTYPE_IP4 && len >= ETHERNET + IP4_HEADER + TCP_HEADER) {
+        *ip = 4;
+        *payload = big16(h + 2) - IP4_HEADER;
+        return h[0] == 0x45 && h[9] == IP_TCP && (big16(h + 6) & 0x3fff) == 0
+                   ? ETHERNET + IP4_HEADER
+                   : 0;
+    }
+    if (type == ETHERTYPE_IP6 && len >= ETHERNET + IP6_HEADER + TCP_HEADER) {
+        *ip = 6;
+        *payload = big16(h + 4);
+        return h[0] >> 4 == 6 && h[6] == IP_TCP ? ETHERNET + IP6_HEADER : 0;
+    }
+    return 0;
+}
+
+// Reads the headers of a frame. False: it is none of TCP, or not at the usual place. *plain: it may be
+// put together with others.
+static bool parse(struct segment *s, const struct nic_frame *frame, bool *plain)
+{
+    const struct nic_piece *piece = &frame->pieces[0];
+    uint32_t len = piece->len < COALESCE_HEADER ? piece->len : COALESCE_HEADER;
+    uint32_t ip_payload;
+
+    if (len < ETHERNET + IP4_HEADER + TCP_HEADER)
+        return false;
+    memcpy(s->header, piece->data, len);
+    unsigned at = find_tcp(s->header, len, &s->ip, &ip_payload);
+    if (!at)
+        return false;
+    const uint8_t *tcp = s->header + at;
+    uint32_t tcp_len = (tcp[DATA_OFFSET] >> 4) * 4u;
+    s->frame = frame;
+    s->transport = (uint8_t)at;
+    s->sequence = big32(tcp + SEQUENCE);
+    s->acknowledged = big32(tcp + ACKNOWLEDGEMENT);
+    uint8_t vouched = NIC_CSUM_L4_OK | (s->ip == 4 ? NIC_CSUM_IP_OK : 0);
+    *plain = frame->count == 1 && frame->len == at + ip_payload && ip_payload > tcp_len &&
+             (tcp_len == TCP_HEADER || (tcp_len == TCP_TIMESTAMP_HEADER && at + tcp_len <= len &&
+                                        get32(tcp + OPTIONS) == TIMESTAMP_OPTION)) &&
+             (tcp[FLAGS] & ~FLAG_PSH) == FLAG_ACK && (frame->csum & vouched) == vouched;
+    s->header_len = (uint8_t)(at + tcp_len);
+    s->payload = ip_payload - tcp_len;
+    return true;
+}
+
+static struct coalesce_flow *flow_of(struct coalesce *c, const struct segment *s)
+{
+    uint32_t hash = s->frame->hash;
+
+    if (!hash) { // the ports, and what differs between hosts of one network
+        uint32_t ports = get32(s->header + s->transport);
+        hash = (ports ^ ports >> 16) + s->header[s->ip == 4 ? 29 : 37];
+        hash ^= hash >> 8;
+    }
+    return &c->flows[hash % COALESCE_FLOWS];
+}
+
+// True if the segment is of the flow's connection.
+static bool same_connection(const struct coalesce_flow *f, const struct segment *s)
+{
+    // Addresses and ports lie in a row.
+    unsigned begin = s->ip == 4 ? ETHERNET + 12 : ETHERNET + 8;
+
+    return f->ip == s->ip && get32(f->header + s->transport) == get32(s->header + s->transport) &&
+           memcmp(f->header + begin, s->header + begin, s->transport - begin) == 0;
+}
+
+static bool continues(const struct coalesce_flow *f, const struct segment *s)
+{
+    const uint8_t *ip = s->header + ETHERNET;
+    const uint8_t *ip_before = f->header + ETHERNET;
+
+    return s->sequence == f->next && s->header_len == f->header_len && s->payload <= f->payload &&
+           (int32_t)(s->acknowledged - f->acknowledged) >= 0 && f->count < COALESCE_SEGMENTS &&
+           f->len + s->payload <= FRAME_MAX &&
+           (s->ip == 4 ? get16(ip) == get16(ip_before) : get32(ip) == get32(ip_before));
+}
+
+// Makes the header of the first segment that of all. The checksum of TCP is right no more; that the
+// host vouches for it is said with the frame.
+static void finish_header(struct coalesce_flow *f)
+{
+    uint8_t *ip = f->header + ETHERNET;
+    uint32_t length = f->len - ETHERNET;
+
+    if (f->ip == 6) {
+        put_big16(ip + 4, length - IP6_HEADER);
+        return;
+    }
+    uint32_t sum = (~big16(ip + 10) & 0xffff) + (~big16(ip + 2) & 0xffff) + length;
+    sum = (sum & 0xffff) + (sum >> 16);
+    sum = (sum & 0xffff) + (sum >> 16);
+    put_big16(ip + 10, ~sum);
+    put_big16(ip + 2, length);
+}
+
+static void flush(struct coalesce *c, struct coalesce_flow *f)
+{
+    struct nic_frame frame = f->first;
+
+    c->used &= ~(1u << (f - c->flows));
+    if (f->count == 1) {
+        frame.pieces = &f->first_piece;
+    } else {
+        finish_header(f);
+        f->pieces[0] = (struct nic_piece){f->header, f->header_len};
+        frame.pieces = f->pieces;
+        frame.count = 1 + f->count;
+        frame.len = f->len;
+        frame.segments = (uint16_t)f->count;
+        c->segments += f->count;
+        c->frames++;
+    }
+    unsigned count = f->count;
+    f->count = 0;
+    c->deliver(c->ctx, &frame, f->tokens, count);
+}
+
+static void begin(struct coalesce *c, struct coalesce_flow *f, const struct segment *s)
+{
+    f->ip = s->ip;
+    f->transport = s->transport;
+    f->header_len = s->header_len;
+    f->payload = s->payload;
+    f->first = *s->frame;
+    f->first_piece = s->frame->pieces[0];
+    f->len = s->header_len;
+    memcpy(f->header, s->header, s->header_len);
+    c->used |= 1u << (f - c->flows);
+}
+
+// Adds the payload of a segment. What it says of the other direction is news, and replaces what the
+// ones before said; the time it was sent at does not: the first one's is echoed.
+static void append(struct coalesce_flow *f, const struct segment *s)
+{
+    const uint8_t *from = s->header + s->transport;
+    uint8_t *to = f->header + s->transport;
+
+    f->tokens[f->count++] = s->frame->token;
+    f->pieces[f->count] =
+        (struct nic_piece){(const uint8_t *)s->frame->pieces[0].data + s->header_len, s->payload};
+    f->len += s->payload;
+    f->next = s->sequence + s->payload;
+    f->acknowledged = s->acknowledged;
+    memcpy(to + ACKNOWLEDGEMENT, from + ACKNOWLEDGEMENT, 4);
+    memcpy(to + WINDOW, from + WINDOW, 2);
+    to[FLAGS] |= from[FLAGS];
+    if (s->header_len - s->transport == TCP_TIMESTAMP_HEADER)
+        memcpy(to + ECHO_REPLY, from + ECHO_REPLY, 4);
+}
+
+void coalesce_receive(struct coalesce *c, const struct nic_frame *frame)
+{
+    struct segment s;
+    bool plain = false;
+
+    if (parse(&s, frame, &plain)) {
+        struct coalesce_flow *f = flow_of(c, &s);
+        bool continued = f->count && plain && same_connection(f, &s) && continues(f, &s);
+
+        if (f->count && !continued)
+            flush(c, f); // before anything else of this connection; or another one needs its place
+        bool last = s.header[s.transport + FLAGS] & FLAG_PSH;
+        if (continued || (plain && !last)) {
+            if (!continued)
+                begin(c, f, &s);
+            append(f, &s);
+            if (last || s.payload < f->payload)
+                flush(c, f);
+            return;
+        }
+    }
+    void *token = frame->token;
+    c->deliver(c->ctx, frame, &token, 1);
+}
+
+void coalesce_flush(struct coalesce *c)
+{
+    while (c->used)
+        flush(c, &c->flows[__builtin_ctz(c->used)]);
+}
