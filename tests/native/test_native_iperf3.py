@@ -632,8 +632,8 @@ def test_conditions(build, options):
         # Large segments arrive where the NIC makes them, or are made where it vouches for the parts.
         assert (stats["rx_segments"] > stats["rx_frames"]) == (
             "--offload" in options and "--no-large-receive" not in options)
-        assert (stats["rx_merged"] > 2 * stats["rx_merged_frames"] > 0) == (
-            "--no-large-receive" in options)
+        if "--no-large-receive" in options:
+            assert stats["rx_merged"] > 2 * stats["rx_merged_frames"] > 0
         assert (stats["tx_large"] > 0) == (
             "--offload" in options and "--no-large-send" not in options)
         native.wait_objects(64, 10)
