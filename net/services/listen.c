@@ -5,16 +5,37 @@
 #include <errno.h>
 
 #include "kernel/console.h"
+#include "kernel/time.h"
 
 #define KEEPALIVE_IDLE 10000    // ms without a packet, then a probe
 #define KEEPALIVE_INTERVAL 5000 // ms between probes
 #define KEEPALIVE_COUNT 3       // unanswered, then the connection is dead
 
+static PERCORE bool have_slot;
+static PERCORE uint8_t arrival_slot; // which of a pcb's extra arguments says when it came
+
+static err_t on_first_segment(u8_t slot, struct tcp_pcb_listen *listener, struct tcp_pcb *pcb)
+{
+    (void)listener;
+    tcp_ext_arg_set(pcb, slot, (void *)(uintptr_t)time_now());
+    return ERR_OK;
+}
+
+uint64_t service_arrived(const struct tcp_pcb *pcb)
+{
+    return (uint64_t)(uintptr_t)tcp_ext_arg_get(pcb, arrival_slot);
+}
+
 int service_listen(uint16_t port, tcp_accept_fn accept)
 {
+    static const struct tcp_ext_arg_callbacks callbacks = {.passive_open = on_first_segment};
     struct tcp_pcb *pcb = tcp_new_ip_type(IPADDR_TYPE_ANY);
     if (!pcb)
         return -ENOMEM;
+    if (!have_slot)
+        arrival_slot = tcp_ext_arg_alloc_id();
+    have_slot = true;
+    tcp_ext_arg_set_callbacks(pcb, arrival_slot, &callbacks); // the listener takes it over
     if (tcp_bind(pcb, IP_ANY_TYPE, port) != ERR_OK) {
         tcp_abort(pcb);
         return -EADDRINUSE;

@@ -15,6 +15,9 @@ int service_listen(uint16_t port, tcp_accept_fn accept);
 // Opens a UDP port. 0, or a negative errno.
 int service_listen_udp(uint16_t port, udp_recv_fn receive);
 
+// When the first segment of a connection to a service came, in time_now() units.
+uint64_t service_arrived(const struct tcp_pcb *pcb);
+
 // Lets lwIP find out that a client has vanished: after 25 s without a word.
 void service_keepalive(struct tcp_pcb *pcb);
 

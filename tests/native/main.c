@@ -44,7 +44,7 @@ struct native_options native_options;
 
 // ---- Memory ----
 
-static size_t live_objects, live_bytes;
+static size_t live_objects, live_bytes, live_pages;
 static size_t memory_bytes = 256 << 20; // of the machine that we pretend to be
 
 void *heap_alloc(size_t size)
@@ -83,12 +83,13 @@ void *page_alloc(size_t count)
     void *pages = aligned_alloc(PAGE_SIZE, count * PAGE_SIZE);
     if (pages)
         memset(pages, 0, count * PAGE_SIZE);
+    live_pages += count;
     return pages;
 }
 
 void page_free(void *pages, size_t count)
 {
-    (void)count;
+    live_pages -= count;
     free(pages);
 }
 
@@ -180,8 +181,8 @@ void stats_print(const char *format, ...)
 
 static void print_stats(void)
 {
-    printf("dunlin: stats: {\"memory\":{\"heap_objects\":%zu,\"heap_bytes\":%zu}", live_objects,
-           live_bytes);
+    printf("dunlin: stats: {\"memory\":{\"heap_objects\":%zu,\"heap_bytes\":%zu,\"pages\":%zu}",
+           live_objects, live_bytes, live_pages);
     for (struct stats_source *s = sources; s; s = s->next) {
         printf(",\"%s\":", s->name);
         s->write();

@@ -98,7 +98,9 @@ class Native:
         return json.loads(self.wait_log(rb"dunlin: stats: (.*)\n", start=start)[1])
 
     def objects(self):
-        return self.stats()["memory"]["heap_objects"]
+        """Objects and pages that the program holds."""
+        memory = self.stats()["memory"]
+        return memory["heap_objects"] + memory["pages"]
 
     def wait_objects(self, wanted, timeout):
         """Until the program holds no more than `wanted` objects."""

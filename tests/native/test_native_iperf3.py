@@ -42,7 +42,7 @@ def server(build):
 @pytest.fixture
 def native(server):
     server.iperf3("-n", "1M")  # fills what is filled once: the neighbour's address and the like
-    server.wait_objects(64, 10)
+    server.wait_objects(96, 10)
     before = server.objects()
     yield server
     server.wait_objects(before, 10)
@@ -636,7 +636,7 @@ def test_conditions(build, options):
             assert stats["rx_merged"] > 2 * stats["rx_merged_frames"] > 0
         assert (stats["tx_large"] > 0) == (
             "--offload" in options and "--no-large-send" not in options)
-        native.wait_objects(64, 10)
+        native.wait_objects(96, 10)
         assert native.stats()["net"]["nic0"]["rx_on_loan"] == 0
     finally:
         native.close()

@@ -35,7 +35,7 @@ def native(server):
     with server.connect(ECHO) as sock:  # fills what is filled once
         sock.sendall(b"x")
         assert sock.recv(1) == b"x"
-    server.wait_objects(64, 10)
+    server.wait_objects(96, 10)
     before = server.objects()
     yield server
     server.wait_objects(before, 10)
@@ -131,7 +131,7 @@ def test_a_thousand_connections(native):
     for sock in socks:
         sock.close()
     wait_for(lambda: native.stats()["echo"]["connections"] == 0, native.stats)
-    native.wait_objects(64, 20)
+    native.wait_objects(96, 20)
 
 
 @pytest.mark.parametrize("size", [0, 1, 64, 240, 1472, 1473, 9000])

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Inside the iperf3 service: connections, the test, and the functions of its two halves, server.c
-// (who may do what, and when) and stream.c (the data). All of it lives on one core.
+// Inside the iperf3 service. On every core: connection.c (clients' connections), join.c (which of them
+// may do what), member.c and stream.c (the streams that live here). On the core of the control
+// connection: test.c and report.c.
 #pragma once
 
 #include <stdbool.h>
@@ -8,13 +9,14 @@
 
 #include "kernel/time.h"
 #include "lwip/tcp.h"
-#include "net/services/iperf3/params.h"
+#include "net/services/iperf3/run.h"
 #include "net/stack.h"
 
 #define IPERF3_COOKIE 37 // 36 characters and a NUL
 
 enum connection_role {
     CONNECTION_NEW,     // sends its cookie
+    CONNECTION_WAITS,   // for join.c to find out what it is
     CONNECTION_CONTROL, // of the test
     CONNECTION_STREAM,  // of the test
     CONNECTION_LINGER,  // nothing more to say: waits for the client to close it
@@ -22,77 +24,139 @@ enum connection_role {
 
 enum closing { CLOSE_NO, CLOSE_GENTLY, CLOSE_HARD };
 
-// One connection of a client. It lives as long as its pcb or, as a stream, as long as its test.
+// One connection of a client. It lives as long as its pcb.
 struct connection {
     struct connection *next;
     struct tcp_pcb *pcb; // NULL: gone, or left to lwIP
     enum connection_role role;
     enum closing closing; // what the next poll has to do
     bool fin;             // the client closed its side
-    uint64_t deadline;    // NEW, LINGER: when patience ends
+    bool idle;            // counts against the limit of those that do nothing
+    uint64_t deadline;    // NEW, WAITS, LINGER: when patience ends
+    uint64_t asked;       // WAITS: when the home core was asked; 0: it was not, or has answered
+    uint16_t ticket;      // of that question
     uint8_t cookie[IPERF3_COOKIE];
     uint8_t cookie_bytes;
     char name[STACK_NAME_BYTES]; // the client's address and port, for the log
 
     // Of streams only:
-    uint32_t id;
-    bool sender;       // we send
-    uint64_t bytes;    // received, or acknowledged by the client
-    uint64_t omitted;  // of these, in the seconds that do not count
+    struct run *run; // NULL: let go
+    struct run_stream *slot;
+    bool sender;       // we send; known from RUN_GO on
+    bool going;        // RUN_GO was seen
+    bool measuring;    // the seconds to omit are over
     uint64_t written;  // handed to lwIP
     uint32_t withhold; // of the window: so much is still not to be given back
-    uint32_t retransmits, retransmits_omitted;
-    uint64_t last_byte; // when one last came or was acknowledged
-    uint64_t promised;  // bytes that the client says it sent; UINT64_MAX: unknown
 };
 
-enum test_state {
-    TEST_PARAMS,  // PARAM_EXCHANGE sent: the client sends its parameters
-    TEST_STREAMS, // CREATE_STREAMS sent: its streams connect
-    TEST_RUNNING, // data flows
-    TEST_RESULTS, // EXCHANGE_RESULTS sent: the client sends its results
-    TEST_DRAIN,   // what the client says it sent is still arriving
-    TEST_DISPLAY, // our results sent: the client says IPERF_DONE
-    TEST_OVER,    // to be freed by the next poll
+// States that go over the control connection, one byte each.
+enum {
+    SAY_TEST_START = 1,
+    SAY_TEST_RUNNING = 2,
+    SAY_TEST_END = 4,
+    SAY_PARAM_EXCHANGE = 9,
+    SAY_CREATE_STREAMS = 10,
+    SAY_CLIENT_TERMINATE = 12,
+    SAY_EXCHANGE_RESULTS = 13,
+    SAY_DISPLAY_RESULTS = 14,
+    SAY_IPERF_DONE = 16,
+    SAY_ACCESS_DENIED = -1,
+    SAY_SERVER_ERROR = -2,
 };
 
-struct test {
-    enum test_state state;
-    struct connection *control;
-    struct iperf3_params params;
-    uint8_t cookie[IPERF3_COOKIE];
-    struct connection *streams[2 * IPERF3_MAX_STREAMS];
-    unsigned stream_count, streams_wanted;
+// ---- connection.c ----
 
-    // A message with a length in front: parameters or results.
-    uint32_t message_bytes, message_have;
-    uint8_t length[4];
-    unsigned length_have;
-    char *message;
+// Closes at the next poll, so that no callback loses what it works on.
+void connection_close(struct connection *c, enum closing how);
 
-    uint64_t began;    // the state, see above
-    uint64_t started;  // TEST_RUNNING
-    uint64_t measured; // since when bytes count
-    uint64_t ended;    // TEST_END
-    bool omitting;
-    uint64_t moved;                // when a byte last came or went
-    uint64_t second, second_bytes; // of the progress report
-    uint64_t client_bytes;         // what the client says it sent or received
+// Leaves the connection to the client for a moment, then closes it.
+void connection_linger(struct connection *c);
+
+// A connection that has become part of a test does not count as idle any more.
+void connection_busy(struct connection *c, enum connection_role role);
+
+// Sends a copy of what has to fit. False: it did not.
+bool connection_write(struct connection *c, const void *data, size_t len);
+bool connection_say(struct connection *c, int8_t what);
+
+// All connections of this core.
+struct connection *connections_first(void);
+
+// Has the next poll close what there is to close.
+void connections_attend(void);
+
+// Calls the tick soon, and then as often as is needed.
+void connections_tick_now(void);
+
+// ---- join.c ----
+
+enum gate {
+    GATE_FREE,    // no test
+    GATE_BUSY,    // a test, but no streams are wanted
+    GATE_STREAMS, // a test waits for its streams
+    GATE_CLOSING, // a test is being cleared away
 };
 
-// stream.c
+// What there is, on all cores together.
+enum gate gate_state(void);
 
-// Memory that all streams send from. 0, or -ENOMEM.
+// By the home core: tells the others.
+void gate_set(enum gate state);
+
+// Finds out what a connection is whose cookie is complete, and whatever has to follow. Called again
+// by the tick for those that still wait.
+void join_decide(struct connection *c);
+
+// ---- member.c ----
+
+// A connection of this core becomes a stream; c is NULL if there is none any more.
+void member_join(struct run *run, struct run_stream *slot, struct connection *c);
+
+// Has the run's phase looked at on a core. False: that core will only do it at its next tick, if it
+// has streams.
+bool member_poke(unsigned core, struct run *run);
+
+// With the core's tick; milliseconds until it wants the next one.
+uint32_t member_tick(uint64_t now);
+
+// A stream's connection is gone or on its way out.
+void member_stream_gone(struct connection *c);
+
+// ---- stream.c ----
+
+// Memory that all streams send from. 0, or -ENOMEM. Core 0 first.
 int stream_init(void);
 
-// Makes a connection the test's next stream.
-void stream_add(struct test *test, struct connection *c);
+// Prepares a connection for data, as the test's parameters say.
+void stream_prepare(struct connection *c);
 
 // A segment's data arrived. Takes p.
-void stream_receive(struct test *test, struct connection *c, struct pbuf *p);
+void stream_receive(struct connection *c, struct pbuf *p);
 
 // The client acknowledged `bytes`.
-void stream_sent(struct test *test, struct connection *c, uint32_t bytes);
+void stream_sent(struct connection *c, uint32_t bytes);
 
 // Hands lwIP as much as it should have; at a paced rate this must be called often.
-void stream_send(struct test *test, struct connection *c);
+void stream_send(struct connection *c);
+
+// If the seconds to omit are just over: what was counted so far does not count.
+void stream_measure(struct connection *c, uint64_t now);
+
+// ---- test.c: the home core ----
+
+// A new test; there is none, and the gate is this core's.
+void test_begin(struct connection *control);
+
+// A connection of any core says that it is a stream. The slot that it gets, or NULL: it is none.
+struct run_stream *test_join(unsigned core, uint16_t ticket, uint64_t arrived, const char *cookie,
+                             struct run **run);
+
+// The control connection's bytes, in order, however they are cut; and its end.
+void test_feed(const uint8_t *data, size_t len);
+void test_control_gone(bool closed_by_client);
+
+// With the core's tick; milliseconds until it wants the next one.
+uint32_t test_tick(uint64_t now);
+
+// Frees a test that is over once all cores have let go.
+void test_poll(void);

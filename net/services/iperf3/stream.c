@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The data of an iperf3 test. What arrives is counted and released, nothing is copied; what is sent
-// refers to one constant buffer. Called by server.c from lwIP's callbacks and timers.
+// refers to one constant buffer. Called from lwIP's callbacks and timers.
 #include <errno.h>
 
 #include "kernel/alloc.h"
@@ -8,14 +8,17 @@
 #include "kernel/random.h"
 #include "net/sender.h"
 #include "net/services/iperf3/server.h"
+#include "net/stack.h"
 
 #define BUFFER_BYTES 65536u
 #define MSS_MIN 88u // Linux's, for -M
 
-static PERCORE const uint8_t *buffer;
+static const uint8_t *buffer; // read by all cores
 
 int stream_init(void)
 {
+    if (buffer)
+        return 0; // by core 0, which starts first
     uint8_t *pages = page_alloc(BUFFER_BYTES / PAGE_SIZE);
     if (!pages)
         return -ENOMEM;
@@ -24,16 +27,9 @@ int stream_init(void)
     return 0;
 }
 
-void stream_add(struct test *test, struct connection *c)
+void stream_prepare(struct connection *c)
 {
-    const struct iperf3_params *params = &test->params;
-    unsigned number = test->stream_count;
-    test->streams[test->stream_count++] = c;
-    c->role = CONNECTION_STREAM;
-    c->id = number == 0 ? 1 : number + 2; // the stock server counts so: 1, 3, 4, 5...
-    // With --bidir the client first connects the streams it sends on.
-    c->sender = params->reverse || (params->bidir && number >= params->streams);
-    c->promised = UINT64_MAX;
+    const struct iperf3_params *params = &c->run->params;
     if (params->nodelay)
         tcp_nagle_disable(c->pcb);
     if (params->mss && params->mss < c->pcb->mss)
@@ -44,43 +40,66 @@ void stream_add(struct test *test, struct connection *c)
         c->withhold = c->pcb->rcv_wnd - window;
 }
 
-void stream_receive(struct test *test, struct connection *c, struct pbuf *p)
+void stream_measure(struct connection *c, uint64_t now)
 {
-    if (test->state >= TEST_RUNNING && !c->sender) {
-        c->bytes += p->tot_len;
-        c->last_byte = test->moved = time_now();
-    }
+    const struct run *run = c->run;
+    if (c->measuring || now < run->started + run->params.omit * TIME_S)
+        return;
+    c->measuring = true;
+    if (!run->params.omit)
+        return;
+    run_set(&c->slot->omitted, run_get(&c->slot->bytes));
+    if (c->sender && c->pcb)
+        atomic_store_explicit(&c->slot->retransmits_omitted, stack_tcp_retransmits(c->pcb),
+                              memory_order_relaxed);
+}
+
+static void count(struct connection *c, uint32_t bytes)
+{
+    uint64_t now = time_now();
+    if (!c->measuring && run_phase(c->run) == RUN_GO)
+        stream_measure(c, now);
+    run_set(&c->slot->bytes, run_get(&c->slot->bytes) + bytes);
+    run_set(&c->slot->last_byte, now);
+}
+
+void stream_receive(struct connection *c, struct pbuf *p)
+{
+    // That it goes may be known here a moment later than to the client.
+    if (run_phase(c->run) >= RUN_GO && !c->slot->sender)
+        count(c, p->tot_len);
     u16_t kept = (u16_t)LWIP_MIN(c->withhold, p->tot_len);
     c->withhold -= kept;
     tcp_recved(c->pcb, p->tot_len - kept);
     pbuf_free(p);
 }
 
-void stream_sent(struct test *test, struct connection *c, uint32_t bytes)
+void stream_sent(struct connection *c, uint32_t bytes)
 {
-    c->bytes += bytes;
-    c->last_byte = test->moved = time_now();
-    if (test->state == TEST_RUNNING)
-        stream_send(test, c);
+    count(c, bytes);
+    if (run_phase(c->run) == RUN_GO)
+        stream_send(c);
 }
 
 // How many bytes more than now the stream may have under way or waiting.
-static uint64_t queue_room(const struct test *test, const struct connection *c)
+static uint64_t queue_room(const struct connection *c)
 {
-    uint64_t room = sender_room(c->pcb), queued = c->written - c->bytes;
-    if (!test->params.window)
+    uint32_t window = c->run->params.window;
+    uint64_t room = sender_room(c->pcb), queued = c->written - run_get(&c->slot->bytes);
+    if (!window)
         return room;
-    return queued < test->params.window ? LWIP_MIN(room, test->params.window - queued) : 0;
+    return queued < window ? LWIP_MIN(room, window - queued) : 0;
 }
 
 // How many bytes the client's limit on the rate allows now.
-static uint64_t rate_allows(const struct test *test, const struct connection *c)
+static uint64_t rate_allows(const struct connection *c)
 {
-    if (!test->params.rate)
+    const struct run *run = c->run;
+    if (!run->params.rate)
         return UINT64_MAX;
-    uint64_t microseconds = (time_now() - test->started) / TIME_US;
+    uint64_t microseconds = (time_now() - run->started) / TIME_US;
     uint64_t allowed;
-    if (__builtin_mul_overflow(test->params.rate / 8, microseconds, &allowed))
+    if (__builtin_mul_overflow(run->params.rate / 8, microseconds, &allowed))
         return UINT64_MAX;
     allowed /= 1000000;
     return allowed > c->written ? allowed - c->written : 0;
@@ -88,17 +107,17 @@ static uint64_t rate_allows(const struct test *test, const struct connection *c)
 
 // The sender's clock ends a timed test as well: what it would still send until the client's word
 // arrives the client would not count.
-static bool time_is_over(const struct test *test)
+static bool time_is_over(const struct run *run)
 {
-    uint64_t seconds = (uint64_t)test->params.time + test->params.omit;
-    return test->params.time && time_now() - test->started >= seconds * TIME_S;
+    uint64_t seconds = (uint64_t)run->params.time + run->params.omit;
+    return run->params.time && time_now() - run->started >= seconds * TIME_S;
 }
 
-void stream_send(struct test *test, struct connection *c)
+void stream_send(struct connection *c)
 {
-    if (time_is_over(test))
+    if (time_is_over(c->run))
         return;
-    uint64_t room = LWIP_MIN(queue_room(test, c), rate_allows(test, c));
+    uint64_t room = LWIP_MIN(queue_room(c), rate_allows(c));
     while (room) {
         uint32_t at = c->written % BUFFER_BYTES;
         uint32_t n = (uint32_t)LWIP_MIN(room, BUFFER_BYTES - at);
