@@ -8,12 +8,12 @@
 #include "kernel/core.h"
 #include "kernel/message.h"
 #include "lwip/ip.h"
+#include "lwip/prot/ip.h"
 #include "lwip/tcp.h"
 #include "net/cross.h"
 #include "net/interface.h"
 #include "net/steer.h"
 
-#define PROTOCOL_TCP 6
 #define NO_BUCKET NIC_TABLE_SIZE // the host does not sort such flows
 
 struct gift {
@@ -31,7 +31,7 @@ void flow_join(struct interface *interface)
     flows->serial = ++serials;
     for (unsigned b = 0; b < NIC_TABLE_SIZE; b++)
         flows->owner[b] = (uint8_t)nic_flow_core(interface->nic, NIC_TABLE_SIZE + b);
-    steer_changed(interface);
+    steer_join(interface);
 }
 
 // ---- Packets ----
@@ -86,11 +86,11 @@ static void set_address(uint8_t bytes[16], const ip_addr_t *address)
         memcpy(bytes, &ip_2_ip4(address)->addr, 4);
 }
 
-static struct nic_flow tcp_flow(const ip_addr_t *remote, uint16_t remote_port,
-                                const ip_addr_t *local, uint16_t local_port)
+static struct nic_flow flow_of(uint8_t protocol, const ip_addr_t *remote, uint16_t remote_port,
+                               const ip_addr_t *local, uint16_t local_port)
 {
     struct nic_flow flow = {.ip6 = IP_IS_V6(remote),
-                            .protocol = PROTOCOL_TCP,
+                            .protocol = protocol,
                             .src_port = lwip_htons(remote_port),
                             .dst_port = lwip_htons(local_port)};
     set_address(flow.src, remote);
@@ -103,23 +103,48 @@ bool flow_comes_here(struct interface *interface, const ip_addr_t *remote, uint1
 {
     if (!interface->flows.spread)
         return true;
-    struct nic_flow flow = tcp_flow(remote, remote_port, local, local_port);
+    struct nic_flow flow = flow_of(IP_PROTO_TCP, remote, remote_port, local, local_port);
     unsigned bucket = hash_bucket(interface, &flow);
     if (bucket == NO_BUCKET)
         return core_id() == 0;
     return interface->flows.owner[bucket] == core_id();
 }
 
-static void connection_gone(u8_t id, void *data)
+// Something that lives in a bucket of this core. Returns what flow_release() wants: 0 if the NIC sorts
+// no such flows.
+static uintptr_t hold(struct interface *interface, const struct nic_flow *flow)
 {
-    uintptr_t mark = (uintptr_t)data;
-    (void)id;
+    unsigned bucket = interface->flows.spread ? bucket_of(interface, flow) : NO_BUCKET;
+    if (bucket == NO_BUCKET)
+        return 0;
+    interface->flows.live[bucket]++;
+    steer_opened(interface);
+    return (uintptr_t)interface->flows.serial * NIC_TABLE_SIZE + bucket;
+}
+
+void flow_release(uintptr_t hold)
+{
+    if (!hold)
+        return;
     struct interface *i = interface_first();
-    while (i && i->flows.serial != mark / NIC_TABLE_SIZE)
+    while (i && i->flows.serial != hold / NIC_TABLE_SIZE)
         i = i->next;
     if (i)
-        i->flows.live[mark % NIC_TABLE_SIZE]--;
+        i->flows.live[hold % NIC_TABLE_SIZE]--;
     steer_closed(i);
+}
+
+uintptr_t flow_hold_udp(struct interface *interface, const ip_addr_t *remote, uint16_t remote_port,
+                        const ip_addr_t *local, uint16_t local_port)
+{
+    struct nic_flow flow = flow_of(IP_PROTO_UDP, remote, remote_port, local, local_port);
+    return hold(interface, &flow);
+}
+
+static void connection_gone(u8_t id, void *data)
+{
+    (void)id;
+    flow_release((uintptr_t)data);
 }
 
 static err_t connection_came(u8_t id, struct tcp_pcb_listen *listener, struct tcp_pcb *pcb)
@@ -135,18 +160,13 @@ static const struct tcp_ext_arg_callbacks callbacks = {.destroy = connection_gon
 
 void flow_connected(struct interface *interface, struct tcp_pcb *pcb)
 {
-    if (!interface->flows.spread)
-        return;
     struct nic_flow flow =
-        tcp_flow(&pcb->remote_ip, pcb->remote_port, &pcb->local_ip, pcb->local_port);
-    unsigned bucket = bucket_of(interface, &flow);
-    if (bucket == NO_BUCKET)
+        flow_of(IP_PROTO_TCP, &pcb->remote_ip, pcb->remote_port, &pcb->local_ip, pcb->local_port);
+    uintptr_t mark = hold(interface, &flow);
+    if (!mark)
         return;
-    interface->flows.live[bucket]++;
-    uintptr_t mark = (uintptr_t)interface->flows.serial * NIC_TABLE_SIZE + bucket;
     tcp_ext_arg_set(pcb, bucket_slot, (void *)mark);
     tcp_ext_arg_set_callbacks(pcb, bucket_slot, &callbacks);
-    steer_opened(interface);
 }
 
 void flow_listens(struct tcp_pcb *pcb)

@@ -51,6 +51,12 @@ bool flow_comes_here(struct interface *interface, const ip_addr_t *remote, uint1
 void flow_connected(struct interface *interface, struct tcp_pcb *pcb);
 void flow_listens(struct tcp_pcb *pcb);
 
+// For a service that remembers something of a UDP flow: keeps it on this core until flow_release() of
+// the number that this returns. Ports in host order.
+uintptr_t flow_hold_udp(struct interface *interface, const ip_addr_t *remote, uint16_t remote_port,
+                        const ip_addr_t *local, uint16_t local_port);
+void flow_release(uintptr_t hold);
+
 // Makes another core the owner of these buckets (a bit for each), which must be this core's, without
 // anything alive. False: it could not be told, they stay here.
 bool flow_give(struct interface *interface, unsigned core, const uint64_t buckets[2]);

@@ -15,6 +15,7 @@
 #include "net/address6.h"
 #include "net/interface.h"
 #include "net/stack.h"
+#include "net/steer.h"
 
 static PERCORE struct interface *interfaces;
 static PERCORE struct interface *spare; // of NICs that went
@@ -190,6 +191,7 @@ const struct nic_client netif_nic_client = {
     .attach = netif_attach,
     .detach = netif_detach,
     .link = netif_link,
+    .balance = steer_wish,
     .receive = interface_receive,
     .batch_end = interface_batch_end,
     .tx_done = interface_tx_done,

@@ -319,6 +319,7 @@ void net_start(void)
     random_bytes(port_key, sizeof(port_key));
     stats_add(&tcp_stats);
     netif_start();
+    connect_start();
     ip6_input_start();
     stack_start();
     if (core_count() > 1)

@@ -32,6 +32,9 @@ void stack_name(char name[STACK_NAME_BYTES], const ip_addr_t *address, uint16_t 
 // services announce themselves. Core 0, from netif.c and address6.c.
 void stack_address_up(const ip_addr_t *address);
 
+// The console's `connect` command (connect.c). Core 0, from net_start().
+void connect_start(void);
+
 // Opens a connection from a source port that others cannot guess (RFC 6056). To be used instead of
 // tcp_connect(), on a pcb that is not bound; as that, returns before there is a connection. ERR_USE:
 // no port is free.

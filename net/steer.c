@@ -27,6 +27,9 @@ static struct published {
     uint32_t free[NIC_MAX]; // buckets, of each NIC
 } __attribute__((aligned(64))) published[MAX_CORES];
 
+// The cores that the host wants to use for each NIC, a bit for each. Core 0 writes.
+static uint64_t wished[NIC_MAX];
+
 static struct event moved; // core 0's
 static uint32_t tables_set, tables_refused;
 
@@ -56,21 +59,24 @@ static void some_moved(const void *data)
     event_set(&moved);
 }
 
-void steer_opened(struct interface *interface)
+// The cores among which buckets may go round.
+static uint64_t usable(const struct interface *interface)
 {
-    published[core_id()].connections++;
-    steer_changed(interface);
-    uint64_t cores = share_cores(interface), mine[2] = {0, 0}, gifts[MAX_CORES][2];
-    struct balance_load loads[MAX_CORES];
-    for (unsigned core = 0; core < core_count(); core++)
-        loads[core] = (struct balance_load){published[core].connections,
-                                            published[core].free[interface->index]};
+    uint64_t cores = share_cores(interface);
+    uint64_t good = cores & __atomic_load_n(&wished[interface->index], __ATOMIC_RELAXED);
+    return good ? good : cores;
+}
+
+static void find_free(const struct interface *interface, uint64_t mine[2])
+{
+    mine[0] = mine[1] = 0;
     for (unsigned b = 0; b < NIC_TABLE_SIZE; b++)
         if (is_free(&interface->flows, b))
             mine[b / 64] |= 1ull << b % 64;
-    memset(gifts, 0, core_count() * sizeof(gifts[0]));
-    if (!(cores >> core_id() & 1) || !balance(loads, cores, core_id(), mine, gifts))
-        return;
+}
+
+static void give(struct interface *interface, const uint64_t gifts[MAX_CORES][2])
+{
     bool any = false;
     for (unsigned core = 0; core < core_count(); core++)
         if (gifts[core][0] | gifts[core][1])
@@ -78,6 +84,75 @@ void steer_opened(struct interface *interface)
     // If there is no room for this message, core 0 looks after the next one.
     if (any)
         message_post(0, some_moved, NULL, 0);
+}
+
+// This core is not to be used: all that it can spare goes to the others in turn.
+static void shed(struct interface *interface, uint64_t cores)
+{
+    uint64_t mine[2], gifts[MAX_CORES][2], left = cores;
+    memset(gifts, 0, core_count() * sizeof(gifts[0]));
+    find_free(interface, mine);
+    for (unsigned b = 0; b < NIC_TABLE_SIZE; b++) {
+        if (!(mine[b / 64] >> b % 64 & 1))
+            continue;
+        gifts[__builtin_ctzll(left)][b / 64] |= 1ull << b % 64;
+        left &= left - 1;
+        left = left ? left : cores;
+    }
+    give(interface, gifts);
+}
+
+void steer_opened(struct interface *interface)
+{
+    published[core_id()].connections++;
+    steer_changed(interface);
+    uint64_t cores = usable(interface), mine[2], gifts[MAX_CORES][2];
+    struct balance_load loads[MAX_CORES];
+    if (!(cores >> core_id() & 1)) {
+        shed(interface, cores);
+        return;
+    }
+    for (unsigned core = 0; core < core_count(); core++)
+        loads[core] = (struct balance_load){published[core].connections,
+                                            published[core].free[interface->index]};
+    find_free(interface, mine);
+    memset(gifts, 0, core_count() * sizeof(gifts[0]));
+    if (balance(loads, cores, core_id(), mine, gifts))
+        give(interface, gifts);
+}
+
+// ---- The host's wish ----
+
+static void follow_wish(const void *data)
+{
+    struct interface *interface = interface_of(*(const struct nic *const *)data);
+    if (interface && !(usable(interface) >> core_id() & 1))
+        shed(interface, usable(interface));
+}
+
+void steer_wish(struct nic *nic, const uint8_t core_of[NIC_TABLE_SIZE])
+{
+    const struct interface *interface = interface_of(nic);
+    uint64_t cores = 0;
+    if (!interface)
+        return;
+    for (unsigned b = 0; b < NIC_TABLE_SIZE; b++)
+        cores |= 1ull << core_of[b];
+    __atomic_store_n(&wished[interface->index], cores, __ATOMIC_RELAXED);
+    // A core that cannot be told sees it at its next connection.
+    for (uint64_t left = share_cores(interface); left; left &= left - 1)
+        message_post((unsigned)__builtin_ctzll(left), follow_wish, &nic, sizeof(nic));
+}
+
+void steer_join(struct interface *interface)
+{
+    if (core_id() == 0) {
+        uint64_t cores = 0;
+        for (unsigned b = 0; b < NIC_TABLE_SIZE; b++)
+            cores |= 1ull << interface->flows.owner[b];
+        __atomic_store_n(&wished[interface->index], cores, __ATOMIC_RELAXED);
+    }
+    steer_changed(interface);
 }
 
 // ---- The host's table ----

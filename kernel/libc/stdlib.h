@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Declared for a function of lwIP that the linker drops. There is no malloc: see kernel/alloc.h.
+// What lwIP needs. There is no malloc: see kernel/alloc.h.
 #pragma once
 
 #include <stddef.h>

@@ -3,6 +3,7 @@
 only it can say, checks every byte that comes back, and keeps all open until standard input ends.
 Run inside a test's network namespace:  echo_load.py ADDRESS CONNECTIONS BYTES"""
 
+import resource
 import selectors
 import socket
 import sys
@@ -15,6 +16,7 @@ def pattern(number, size):
 
 def main():
     address, count, size = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    resource.setrlimit(resource.RLIMIT_NOFILE, (count + 100, count + 100))
     socks = []
     for _ in range(count):
         sock = socket.create_connection((address, 7), timeout=20)

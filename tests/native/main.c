@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The kernel's services for net/ on Linux, and the program: starts the stack on a TAP device and runs
-// its loop. On standard input it takes the commands `stats`, `remove NIC` and `connect ADDRESS PORT`.
+// its loop. On standard input it takes the commands `stats`, `remove NIC` and those that net/ adds.
 #include <arpa/inet.h>
 #include <getopt.h>
 #include <malloc.h>
@@ -212,20 +212,31 @@ void native_loop_remove(struct poller *p)
     *link = p->next;
 }
 
+static struct console_command *commands;
+
+void console_add(struct console_command *command)
+{
+    command->next = commands;
+    commands = command;
+}
+
 static void read_command(void)
 {
-    char line[64], address[32];
+    char line[64];
     unsigned number;
     ssize_t got = read(STDIN_FILENO, line, sizeof(line) - 1);
     if (got <= 0)
         exit(0); // whoever started us is gone
     line[got] = 0;
+    line[strcspn(line, "\n")] = 0;
+    size_t name = strcspn(line, " ");
     if (!strncmp(line, "stats", 5))
         print_stats();
     else if (sscanf(line, "remove %u", &number) == 1 && number < NATIVE_NICS)
         native_nic_remove(number);
-    else if (sscanf(line, "connect %31s %u", address, &number) == 2)
-        native_connect(address, (uint16_t)number);
+    for (const struct console_command *c = commands; c; c = c->next)
+        if (strlen(c->name) == name && !strncmp(line, c->name, name))
+            c->run(line + name + strspn(line + name, " "));
 }
 
 static void wait_for_work(void)

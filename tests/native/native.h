@@ -30,6 +30,3 @@ void native_loop_remove(struct poller *p);
 
 // Removes a NIC as if the host had.
 void native_nic_remove(unsigned number);
-
-// Makes an outgoing connection, as a service would, and closes it when it is there.
-void native_connect(const char *address, uint16_t port);
