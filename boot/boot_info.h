@@ -7,7 +7,7 @@
 #include <stdint.h>
 
 #define BOOT_INFO_MAGIC 0x4e494c4e5544ull // "DUNLIN"
-#define BOOT_INFO_VERSION 1
+#define BOOT_INFO_VERSION 2
 #define BOOT_MAX_RANGES 256
 #define BOOT_CONFIG_MAX 16384 // bytes of dunlin.conf that are kept, without the final NUL
 #define BOOT_ENTROPY_BYTES 64
@@ -17,6 +17,7 @@ enum boot_memory_type {
     BOOT_MEMORY_LOADER = 2,   // boot program, boot_info, kernel image, config: in use
     BOOT_MEMORY_ACPI = 3,     // tables: keep
     BOOT_MEMORY_RESERVED = 4, // firmware runtime, MMIO and all else: never touch
+    BOOT_MEMORY_FIRMWARE = 5, // usable at once, but the firmware was there until now
 };
 
 struct boot_memory_range {

@@ -253,9 +253,10 @@ static enum boot_memory_type memory_type(UINT32 efi_type)
 {
     switch (efi_type) {
     case EfiConventionalMemory:
+        return BOOT_MEMORY_FREE;
     case EfiBootServicesCode:
     case EfiBootServicesData:
-        return BOOT_MEMORY_FREE;
+        return BOOT_MEMORY_FIRMWARE;
     case EfiLoaderCode:
     case EfiLoaderData:
         return BOOT_MEMORY_LOADER;

@@ -92,7 +92,8 @@ static uint64_t find_low_pages(const struct boot_info *info)
         uint64_t end = range->base + range->pages * PAGE_SIZE;
         if (end > LOW_MEMORY_END)
             end = LOW_MEMORY_END;
-        if (range->type == BOOT_MEMORY_FREE && base < end && end - base >= 2 * PAGE_SIZE)
+        bool free = range->type == BOOT_MEMORY_FREE || range->type == BOOT_MEMORY_FIRMWARE;
+        if (free && base < end && end - base >= 2 * PAGE_SIZE)
             return base;
     }
     return 0;

@@ -3,6 +3,8 @@
 // itself. A request that is not a power of two takes the next bigger block and gives the tail back.
 #include "kernel/pages.h"
 
+#include <string.h>
+
 #include "kernel/alloc.h"
 #include "kernel/panic.h"
 
@@ -43,8 +45,7 @@ static void block_remove(struct page_pool *pool, uintptr_t page, unsigned order)
 void page_pool_init(struct page_pool *pool, uintptr_t base, size_t pages, uint8_t *orders)
 {
     *pool = (struct page_pool){.base = base, .pages = pages, .orders = orders};
-    for (size_t i = 0; i < pages; i++)
-        orders[i] = 0;
+    memset(orders, 0, pages);
 }
 
 // Frees one aligned block, merging it with its buddy as long as that is free and as big.

@@ -246,6 +246,7 @@ static const struct step {
 static int nic_up(struct nic *nic)
 {
     for (; nic->steps < STEPS; nic->steps++) {
+        log_debug("%s: %s", nic->info.name, steps[nic->steps].name);
         int r = steps[nic->steps].up(nic);
         if (r) {
             log_error("%s: %s failed (%d)", nic->info.name, steps[nic->steps].name, r);
