@@ -26,7 +26,8 @@ const ip6_addr_t *net_ip6_gateway(struct netif *netif, const ip6_addr_t *destina
 {
     static const uint8_t none[16];
     (void)destination;
-    if (netif != netif_default || !memcmp(config.gateway6, none, sizeof(none)))
+    const struct interface *interface = netif->state;
+    if (!interface->shared6.gateway || !memcmp(config.gateway6, none, sizeof(none)))
         return NULL;
     read_address(&gateway, config.gateway6);
     ip6_addr_assign_zone(&gateway, IP6_UNICAST, netif);
@@ -38,7 +39,8 @@ static void state_changed(struct netif *netif, netif_nsc_reason_t reason,
 {
     if (!(reason & LWIP_NSC_IPV6_ADDR_STATE_CHANGED) || core_id() != 0)
         return;
-    const struct interface *interface = netif->state;
+    struct interface *interface = netif->state;
+    share6_addresses(interface);
     const char *name = nic_info(interface->nic)->name;
     s8_t index = args->ipv6_addr_state_changed.addr_index;
     u8_t before = args->ipv6_addr_state_changed.old_state;
@@ -65,13 +67,16 @@ void address6_init(void)
 void address6_setup(struct netif *netif)
 {
     netif->output_ip6 = interface_output6;
-    netif->flags |= NETIF_FLAG_MLD6;
+    if (core_id() == 0) // the others leave it to tell routers of groups, and to listen to them
+        netif->flags |= NETIF_FLAG_MLD6;
 }
 
 void address6_start(struct netif *netif, bool first)
 {
     if (config.ip6 == CONFIG_IP6_OFF)
         return;
+    struct interface *interface = netif->state;
+    interface->shared6.gateway = first;
     netif_create_ip6_linklocal_address(netif, 1);
     if (config.ip6 == CONFIG_IP6_AUTO || !first) {
         netif_set_ip6_autoconfig_enabled(netif, 1);

@@ -14,6 +14,7 @@
 #include "lwip/tcp.h"
 #include "net/coalesce.h"
 #include "net/flow.h"
+#include "net/share6.h"
 
 // Frames that wait for room in the NIC's ring. When all are used TCP keeps its segments itself.
 #define TX_QUEUE 256
@@ -34,12 +35,13 @@ struct interface {
     struct netif netif;
     struct nic *nic;
     struct interface *next;
-    unsigned index;        // nic_info.index
-    struct flows flows;    // flow.c
-    uint64_t untold;       // core 0: bit for each core that does not know the addresses yet
-    uint32_t address_told; // core 0: the IPv4 address that was logged last
-    uint16_t checksums;    // NETIF_CHECKSUM_GEN_*: what lwIP fills in itself
-    bool refused;          // lwIP was told that the queue is full
+    unsigned index;         // nic_info.index
+    struct flows flows;     // flow.c
+    struct shared6 shared6; // share6.c
+    uint64_t untold;        // core 0: bit for each core that does not know the addresses yet
+    uint32_t address_told;  // core 0: the IPv4 address that was logged last
+    uint16_t checksums;     // NETIF_CHECKSUM_GEN_*: what lwIP fills in itself
+    bool refused;           // lwIP was told that the queue is full
     unsigned queue_first, queue_count;
     struct tx_entry queue[TX_QUEUE];
 

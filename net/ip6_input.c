@@ -1,7 +1,12 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // IPv6 packets on their way into lwIP, which calls this first for each (net/hooks.h). What is neither
 // plain TCP nor UDP is looked at closely, and fragments are put together here, so that a datagram is
-// judged as a whole and lwIP never meets a fragment. Any core.
+// judged as a whole and lwIP never meets a fragment. What belongs to another core goes there: flows to
+// their owners, neighbour discovery and multicast listeners to core 0. Any core.
+#include "net/ip6_input.h"
+
+#include <string.h>
+
 #include "kernel/config.h"
 #include "kernel/console.h"
 #include "kernel/core.h"
@@ -11,19 +16,40 @@
 #include "lwip/ip6.h"
 #include "lwip/ip6_frag.h"
 #include "lwip/nd6.h"
+#include "lwip/priv/nd6_priv.h"
 #include "lwip/priv/tcp_priv.h"
+#include "lwip/prot/icmp6.h"
+#include "lwip/prot/nd6.h"
 #include "lwip/stats.h"
+#include "net/flow.h"
 #include "net/hooks.h"
 #include "net/interface.h"
 #include "net/ip6_check.h"
+#include "net/share6.h"
 
 static PERCORE bool whole; // the next packet was checked already
 static PERCORE unsigned refused, conflicts, too_big, reassembled;
 
+// Also what was useful and has done its work.
 static void drop(struct pbuf *p, unsigned *counter)
 {
     (*counter)++;
     pbuf_free(p);
+}
+
+// Of a packet that ends where its IPv6 header says.
+static bool icmp_is_intact(struct pbuf *p, u16_t offset)
+{
+    const struct ip6_hdr *ip = p->payload;
+    u16_t len = (u16_t)(IP6_HLEN + IP6H_PLEN(ip) - offset);
+    ip6_addr_t source, target;
+    ip6_addr_copy_from_packed(source, ip->src);
+    ip6_addr_copy_from_packed(target, ip->dest);
+    pbuf_realloc(p, (u16_t)(offset + len)); // the link may have padded it
+    pbuf_remove_header(p, offset);
+    bool intact = ip6_chksum_pseudo(p, IP6_NEXTH_ICMP6, len, &source, &target) == 0;
+    pbuf_add_header_force(p, offset);
+    return intact;
 }
 
 static bool is_mine(struct netif *netif, const ip6_addr_p_t *packed)
@@ -35,11 +61,36 @@ static bool is_mine(struct netif *netif, const ip6_addr_p_t *packed)
     return index >= 0 && ip6_addr_isvalid(netif_ip6_addr_state(netif, index));
 }
 
+// ---- Other cores ----
+
+// True: it was another core's, who has it now.
+static bool is_other_cores(struct pbuf *p, struct netif *netif, const struct ip6_found *found)
+{
+    struct interface *interface = netif->state;
+    const struct ip6_hdr *ip = p->payload;
+    const uint8_t *next = (const uint8_t *)p->payload + found->offset;
+    if (!interface->flows.spread)
+        return false;
+    if (found->protocol == IP6_NEXTH_ICMP6 && core_id() != 0 && next[0] >= ICMP6_TYPE_MLQ &&
+        next[0] <= ICMP6_TYPE_RD) {
+        flow_hand_over(interface, 0, p);
+        return true;
+    }
+    if ((found->protocol != IP6_NEXTH_TCP && found->protocol != IP6_NEXTH_UDP) ||
+        p->len < found->offset + 4)
+        return false;
+    struct nic_flow flow = {.ip6 = true, .protocol = found->protocol};
+    memcpy(flow.src, &ip->src, sizeof(flow.src));
+    memcpy(flow.dst, &ip->dest, sizeof(flow.dst));
+    memcpy(&flow.src_port, next, sizeof(flow.src_port));
+    memcpy(&flow.dst_port, next + 2, sizeof(flow.dst_port));
+    return flow_elsewhere(interface, p, &flow);
+}
+
 // ---- Packet too big ----
 
-// lwIP's connection that a TCP header in an ICMP message tells of, if it really sent that segment.
-static struct tcp_pcb *find_sender(struct netif *netif, const struct ip6_hdr *ip,
-                                   const struct tcp_hdr *tcp)
+// True if a connection of this core did send the segment that an ICMP message tells of.
+static bool was_sent(struct netif *netif, const struct ip6_hdr *ip, const struct tcp_hdr *tcp)
 {
     ip6_addr_t local, remote;
     ip6_addr_copy_from_packed(local, ip->src);
@@ -52,8 +103,8 @@ static struct tcp_pcb *find_sender(struct netif *netif, const struct ip6_hdr *ip
             pcb->remote_port == lwip_ntohs(tcp->dest) &&
             ip6_addr_eq(ip_2_ip6(&pcb->local_ip), &local) &&
             ip6_addr_eq(ip_2_ip6(&pcb->remote_ip), &remote))
-            return TCP_SEQ_BETWEEN(seqno, pcb->lastack, pcb->snd_nxt) ? pcb : NULL;
-    return NULL;
+            return TCP_SEQ_BETWEEN(seqno, pcb->lastack, pcb->snd_nxt);
+    return false;
 }
 
 // New segments become small enough at once, unless lwIP might still append to a larger one: then this
@@ -67,34 +118,54 @@ static void lower_mss(struct tcp_pcb *pcb, u16_t mss)
         pcb->mss = mss;
 }
 
-// The message, its ICMPv6 header at `offset`, is about a packet that we sent, and news.
-static bool believable(struct pbuf *p, struct netif *netif, u16_t offset)
+void ip6_path_is_narrower(const ip6_addr_t *destination, u16_t mtu)
+{
+    for (unsigned i = 0; i < LWIP_ND6_NUM_DESTINATIONS; i++)
+        if (ip6_addr_eq(&destination_cache[i].destination_addr, destination) &&
+            destination_cache[i].pmtu > mtu)
+            destination_cache[i].pmtu = mtu;
+    for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb; pcb = pcb->next)
+        if (IP_IS_V6(&pcb->remote_ip) && ip6_addr_eq(ip_2_ip6(&pcb->remote_ip), destination))
+            lower_mss(pcb, (u16_t)(mtu - IP6_HLEN - TCP_HLEN));
+}
+
+// True: it went to the flow's owner.
+static bool is_elsewhere(struct pbuf *p, struct netif *netif, const struct ip6_hdr *about)
+{
+    const struct tcp_hdr *tcp = (const void *)(about + 1);
+    struct nic_flow flow = {
+        .ip6 = true, .protocol = IP6H_NEXTH(about), .src_port = tcp->dest, .dst_port = tcp->src};
+    memcpy(flow.src, &about->dest, sizeof(flow.src));
+    memcpy(flow.dst, &about->src, sizeof(flow.dst));
+    return flow_elsewhere(netif->state, p, &flow);
+}
+
+// A sound "packet too big", its ICMPv6 header at `offset`: believed if it is intact, news, and about a
+// packet that we sent. Takes p.
+static void take_too_big(struct pbuf *p, struct netif *netif, u16_t offset)
 {
     const struct ip6_hdr *ip = p->payload;
     const struct icmp6_hdr *icmp = (const void *)((const char *)p->payload + offset);
     const struct ip6_hdr *about = (const void *)(icmp + 1);
+    const struct tcp_hdr *tcp = (const void *)(about + 1);
     u32_t mtu = lwip_ntohl(icmp->data);
-    ip6_addr_t source, target, destination;
-    ip6_addr_copy_from_packed(source, ip->src);
-    ip6_addr_copy_from_packed(target, ip->dest);
+    ip6_addr_t destination;
     ip6_addr_copy_from_packed(destination, about->dest);
     ip6_addr_assign_zone(&destination, IP6_UNKNOWN, netif);
-    if (!is_mine(netif, &ip->dest) || !is_mine(netif, &about->src) ||
-        mtu >= nd6_get_destination_mtu(&destination, netif))
-        return false;
-    u16_t len = (u16_t)(IP6_HLEN + IP6H_PLEN(ip) - offset);
-    pbuf_realloc(p, (u16_t)(offset + len)); // the link may have padded it
-    pbuf_remove_header(p, offset);
-    bool intact = ip6_chksum_pseudo(p, IP6_NEXTH_ICMP6, len, &source, &target) == 0;
-    pbuf_add_header_force(p, offset);
-    if (!intact || IP6H_NEXTH(about) != IP6_NEXTH_TCP)
-        return intact;
-    if (len < sizeof(*icmp) + IP6_HLEN + 8)
-        return false;
-    struct tcp_pcb *pcb = find_sender(netif, about, (const void *)(about + 1));
-    if (pcb)
-        lower_mss(pcb, (u16_t)(mtu - IP6_HLEN - TCP_HLEN));
-    return pcb;
+    bool flow = IP6H_NEXTH(about) == IP6_NEXTH_TCP || IP6H_NEXTH(about) == IP6_NEXTH_UDP;
+    bool ours = is_mine(netif, &ip->dest) && is_mine(netif, &about->src) &&
+                (!flow || p->len >= offset + sizeof(*icmp) + IP6_HLEN + 8);
+    if (ours && flow && is_elsewhere(p, netif, about))
+        return;
+    if (!ours || !icmp_is_intact(p, offset) ||
+        (IP6H_NEXTH(about) == IP6_NEXTH_TCP && !was_sent(netif, about, tcp)) ||
+        mtu >= nd6_get_destination_mtu(&destination, netif)) {
+        drop(p, &refused);
+        return;
+    }
+    ip6_path_is_narrower(&destination, (u16_t)mtu);
+    share6_path(netif->state, (const uint8_t *)&about->dest, (u16_t)mtu);
+    drop(p, &too_big);
 }
 
 // ---- Fragments ----
@@ -132,18 +203,18 @@ static void take_fragment(struct pbuf *p, struct netif *netif, u16_t offset)
     p = reassemble(p, netif, offset);
     if (!p)
         return;
-    if (ip6_check(p->payload, p->len, p->tot_len, true).verdict != IP6_GOOD) {
+    struct ip6_found found = ip6_check(p->payload, p->len, p->tot_len, true);
+    if (found.verdict != IP6_GOOD) {
         drop(p, &refused);
         return;
     }
     reassembled++;
     interface_select_checks(netif->state, 0); // the host saw fragments only
-    whole = true;
-    ip6_input(p, netif);
-    whole = false;
+    if (!is_other_cores(p, netif, &found))
+        ip6_input_checked(p, netif);
 }
 
-// ---- All packets ----
+// ---- Neighbours and routers ----
 
 // Another host announces one of our addresses. While we ask whether it is free lwIP has to know; later
 // it would give up an address that is in use, on anybody's word.
@@ -153,40 +224,102 @@ static bool is_conflict(const struct pbuf *p, struct netif *netif, u16_t offset)
     return is_mine(netif, (const ip6_addr_p_t *)target);
 }
 
+static void share_router(struct interface *interface, const uint8_t *ip, const uint8_t *icmp,
+                         const uint8_t *end)
+{
+    struct router6 router = {.nic = interface->nic, .lifetime = (uint16_t)(icmp[6] << 8 | icmp[7])};
+    memcpy(router.router, ip + 16, sizeof(router.router));
+    bool prefixes = false;
+    for (const uint8_t *at = icmp + 16; at < end; at += at[1] * 8) {
+        if (at[0] == ND6_OPTION_TYPE_SOURCE_LLADDR)
+            memcpy(router.mac, at + 2, sizeof(router.mac));
+        if (at[0] == ND6_OPTION_TYPE_MTU && !at[4] && !at[5])
+            router.mtu = (uint16_t)(at[6] << 8 | at[7]);
+    }
+    for (const uint8_t *at = icmp + 16; at < end; at += at[1] * 8) {
+        if (at[0] != ND6_OPTION_TYPE_PREFIX_INFO || at[2] != 64 ||
+            !(at[3] & ND6_PREFIX_FLAG_ON_LINK))
+            continue;
+        struct router6 with = router;
+        with.has_prefix = prefixes = true;
+        memcpy(with.prefix, at + 16, sizeof(with.prefix));
+        with.valid = (uint32_t)at[4] << 24 | (uint32_t)at[5] << 16 | (uint32_t)at[6] << 8 | at[7];
+        share6_router(interface, &with);
+    }
+    if (!prefixes)
+        share6_router(interface, &router);
+}
+
+// Core 0: lets the other cores know what a sound message says. lwIP will check it once more.
+static void share(struct pbuf *p, struct netif *netif, u16_t offset)
+{
+    if (!icmp_is_intact(p, offset))
+        return;
+    const uint8_t *ip = p->payload, *icmp = ip + offset, *end = ip + p->len;
+    static const uint8_t none[16];
+    bool option = end - icmp >= 32, to_us = ip[24] != 0xff;
+    switch (icmp[0]) {
+    case ICMP6_TYPE_NA:
+        if (option)
+            share6_neighbor(netif->state, icmp + 8, icmp + 26, icmp[4], to_us);
+        break;
+    case ICMP6_TYPE_NS:
+        if (option && memcmp(ip + 8, none, sizeof(none)) != 0 &&
+            is_mine(netif, (const ip6_addr_p_t *)(icmp + 8)))
+            share6_neighbor(netif->state, ip + 8, icmp + 26, ND6_FLAG_OVERRIDE, true);
+        break;
+    case ICMP6_TYPE_RA:
+        share_router(netif->state, ip, icmp, end);
+        break;
+    default:
+        break;
+    }
+}
+
+// ---- All packets ----
+
 int net_ip6_input(struct pbuf *p, struct netif *netif)
 {
     const struct ip6_hdr *ip = p->payload;
-    bool checked = whole;
-    whole = false;
+    if (whole) {
+        whole = false;
+        return 0;
+    }
     if (config.ip6 == CONFIG_IP6_OFF || p->len < IP6_HLEN) {
         drop(p, &refused);
         return 1;
     }
-    if (checked || IP6H_NEXTH(ip) == IP6_NEXTH_TCP || IP6H_NEXTH(ip) == IP6_NEXTH_UDP)
-        return 0; // lwIP checks what is left
-    struct ip6_found found = ip6_check(p->payload, p->len, p->tot_len, false);
-    switch (found.verdict) {
-    case IP6_GOOD:
-        return 0;
-    case IP6_FRAGMENT:
+    struct ip6_found found = {IP6_GOOD, IP6H_NEXTH(ip), IP6_HLEN};
+    if (found.protocol != IP6_NEXTH_TCP && found.protocol != IP6_NEXTH_UDP)
+        found = ip6_check(p->payload, p->len, p->tot_len, false); // of those lwIP checks enough
+    if (found.verdict == IP6_BAD) {
+        drop(p, &refused);
+        return 1;
+    }
+    if (found.verdict == IP6_FRAGMENT) {
         take_fragment(p, netif, found.offset);
         return 1;
-    case IP6_NEIGHBOR:
-        if (!is_conflict(p, netif, found.offset))
-            return 0;
+    }
+    if (found.verdict == IP6_TOO_BIG) {
+        take_too_big(p, netif, found.offset);
+        return 1;
+    }
+    if (is_other_cores(p, netif, &found))
+        return 1;
+    if (found.verdict == IP6_NEIGHBOR && is_conflict(p, netif, found.offset)) {
         drop(p, &conflicts);
         return 1;
-    case IP6_TOO_BIG:
-        if (believable(p, netif, found.offset)) {
-            too_big++;
-            return 0;
-        }
-        break;
-    case IP6_BAD:
-        break;
     }
-    drop(p, &refused);
-    return 1;
+    if (found.protocol == IP6_NEXTH_ICMP6)
+        share(p, netif, found.offset);
+    return 0;
+}
+
+void ip6_input_checked(struct pbuf *p, struct netif *netif)
+{
+    whole = true;
+    ip6_input(p, netif);
+    whole = false;
 }
 
 // ---- Statistics ----

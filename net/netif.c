@@ -101,6 +101,8 @@ static void netif_link(struct nic *nic)
         netif_set_link_up(&interface->netif);
     else
         netif_set_link_down(&interface->netif);
+    if (core_id() != 0)
+        interface->netif.rs_count = 0; // core 0 asks for routers
 }
 
 static struct interface *interface_new(struct nic *nic)
@@ -149,6 +151,7 @@ static void netif_attach(struct nic *nic)
     netif_set_up(&interface->netif);
     flow_join(interface);
     share_join(interface);
+    share6_join(interface);
     if (core_id() == 0)
         configure_addresses(interface, first);
     if (nic_info(nic)->link_up)
@@ -165,6 +168,7 @@ static void netif_detach(struct nic *nic)
         link = &(*link)->next;
     *link = interface->next;
     share_leave(interface);
+    share6_leave(interface);
     if (core_id() == 0) {
         dhcp_stop(&interface->netif);
         dhcp_cleanup(&interface->netif);

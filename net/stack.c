@@ -25,6 +25,7 @@
 #include "net/address6.h"
 #include "net/hooks.h"
 #include "net/interface.h"
+#include "net/ip6_input.h"
 #include "net/net.h"
 #include "net/sender.h"
 #include "net/services/service.h"

@@ -16,9 +16,6 @@ extern const struct nic_client netif_nic_client;
 // Brings the interfaces' part of the statistics into being. Core 0, from net_start().
 void netif_start(void);
 
-// The same for IPv6 packets (ip6_input.c).
-void ip6_input_start(void);
-
 // The size that holds any address and port as text.
 #define STACK_NAME_BYTES 56
 
