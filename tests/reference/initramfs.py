@@ -16,12 +16,12 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 REFERENCE = HERE.parent.parent / "build" / "reference"
 # virtio_net is there to compare with QEMU's usual NIC.
-MODULES = ["hv_vmbus", "hv_netvsc", "hv_utils", "virtio_net"]
+MODULES = ["hv_vmbus", "hv_netvsc", "hv_utils", "virtio_net", "8021q"]
 PROGRAMS = ["/usr/bin/iperf3", "/usr/sbin/ethtool"]
 APPLETS = """sh mount umount cat echo ls grep sed awk ps kill sleep ip ifconfig route udhcpc ping
     dmesg modprobe rmmod lsmod insmod stty poweroff reboot wc head tail cut tr sort uniq seq date
     test true false mkdir rm ln chmod sysctl setsid killall pidof nproc free uname expr printf env
-    arping nc nslookup netstat timeout top which find touch""".split()
+    vconfig arping nc nslookup netstat timeout top which find touch""".split()
 
 
 class Cpio:
@@ -125,7 +125,9 @@ def main():
         fcntl.flock(lock, fcntl.LOCK_EX)
         if image.exists() and mark.exists() and mark.read_text() == digest.hexdigest():
             return
-        image.write_bytes(build(version))
+        new = image.with_suffix(".new")  # a VM may just be starting with the old one
+        new.write_bytes(build(version))
+        new.replace(image)
         mark.write_text(digest.hexdigest())
 
 

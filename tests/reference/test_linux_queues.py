@@ -71,6 +71,8 @@ def test_all_channels_carry_traffic(guest, tapnet):
     for counter in ("rx_packets", "tx_packets"):
         counts = [sum(run[i][counter] for run in runs) for i in range(QUEUES)]
         assert min(counts) * 10 > max(counts), (counter, runs)
+    assert nic(guest)["tx_large"] > 100 and nic(guest)["rx_coalesced"] > 100
+    assert nic(guest)["backend_queues"] == QUEUES
 
 
 @pytest.mark.parametrize("way", [(), ("-R",)], ids=wire.SIDES)

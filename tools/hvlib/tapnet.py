@@ -16,11 +16,17 @@ from . import BUILD, HvError
 
 PREFIX = "dunlin-"
 PR_SET_PDEATHSIG = 1
-_LIBC = ctypes.CDLL(None)
+CLONE_NEWNET = 0x40000000
+_LIBC = ctypes.CDLL(None, use_errno=True)
 
 
 def _die_with_parent():
     _LIBC.prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def _setns(fd):
+    if _LIBC.setns(fd, CLONE_NEWNET):
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 def _ip(*arguments):
@@ -108,6 +114,16 @@ class TapNet:
         """Starts a program in the namespace; it dies with this process."""
         return subprocess.Popen(self.command(*arguments), preexec_fn=_die_with_parent,
                                 stdin=subprocess.DEVNULL, **options)
+
+    def enter(self, make):
+        """What make() returns when this thread calls it inside the namespace."""
+        with open(f"/run/netns/{self.name}", "rb") as there, \
+                open("/proc/thread-self/ns/net", "rb") as home:
+            _setns(there.fileno())
+            try:
+                return make()
+            finally:
+                _setns(home.fileno())
 
     def log(self):
         """What the DHCP server has logged."""

@@ -163,7 +163,7 @@ uint32_t hv_net_offload_current(HvNet *s, void *out)
  * Settings
  */
 
-/* Apply one of the checksum settings. */
+/* Apply a checksum setting; of both directions as much as there is. */
 static uint32_t set_csum(uint8_t code, uint8_t offered, uint8_t *to)
 {
     static const uint8_t meaning[] = {
@@ -176,10 +176,11 @@ static uint32_t set_csum(uint8_t code, uint8_t offered, uint8_t *to)
     if (code == NDIS_PARAM_NO_CHANGE) {
         return RNDIS_STATUS_SUCCESS;
     }
-    if (code > NDIS_PARAM_BOTH || (meaning[code] & ~offered)) {
+    if (code > NDIS_PARAM_BOTH ||
+        (meaning[code] && !(meaning[code] & offered))) {
         return RNDIS_STATUS_INVALID_DATA;
     }
-    *to = meaning[code];
+    *to = meaning[code] & offered;
     return RNDIS_STATUS_SUCCESS;
 }
 
