@@ -3,11 +3,13 @@
 // the next turn of the loop.
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 #include "kernel/core.h"
 #include "kernel/fiber.h"
 #include "kernel/loop.h"
 #include "kernel/message.h"
+#include "kernel/time.h"
 #include "tests/native/native.h"
 
 #define SLOTS 64
@@ -26,6 +28,13 @@ unsigned core_count(void)
 unsigned core_id(void)
 {
     return 0;
+}
+
+uint64_t core_busy_time(void)
+{
+    struct timespec now;
+    clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &now);
+    return (uint64_t)now.tv_sec * TIME_S + (uint64_t)now.tv_nsec / 100;
 }
 
 const void *core_peek(unsigned core, const void *p)

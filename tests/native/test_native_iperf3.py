@@ -116,6 +116,7 @@ def test_rate(native, direction):
 def test_reports_retransmits_and_words(native):
     report = native.iperf3("-t", "1", "-R", "--get-server-output")
     assert report["end"]["sum_sent"]["retransmits"] >= 0
+    assert 0 < report["end"]["cpu_utilization_percent"]["remote_total"] < 150
     assert "sent " in report["server_output_text"]
 
 

@@ -247,10 +247,12 @@ static void results(void **state)
     char words[256];
     memset(words, '\n', sizeof(words) - 1);
     words[sizeof(words) - 1] = 0;
-    size_t len = iperf3_results_write(text, size, streams, 2 * IPERF3_MAX_STREAMS, words);
+    const struct iperf3_totals totals = {.load = 640099, .words = words};
+    size_t len = iperf3_results_write(text, size, streams, 2 * IPERF3_MAX_STREAMS, &totals);
     assert_true(len < size);
     assert_int_equal(len, strlen(text));
     assert_int_equal(text[len - 1], '}');
+    assert_non_null(strstr(text, "\"cpu_util_total\":6400.99,"));
     struct seen seen = {0};
     assert_true(iperf3_results_read(text, len, see, &seen));
     assert_int_equal(seen.count, 2 * IPERF3_MAX_STREAMS);

@@ -91,8 +91,12 @@ static bool send(const struct test *test, const struct iperf3_stream_result *res
     char *text = heap_alloc(size);
     if (!text)
         return false;
-    size_t len = iperf3_results_write(text + 4, size - 5, results, test->count,
-                                      test->run->params.server_output ? words : NULL);
+    uint64_t took = test->ended - test->run->started;
+    struct iperf3_totals totals = {
+        .load = took ? (unsigned)(test->busy * 10000 / took) : 0,
+        .words = test->run->params.server_output ? words : NULL,
+    };
+    size_t len = iperf3_results_write(text + 4, size - 5, results, test->count, &totals);
     uint32_t prefix = lwip_htonl((u32_t)len);
     memcpy(text, &prefix, 4);
     text[4 + len] = SAY_DISPLAY_RESULTS;

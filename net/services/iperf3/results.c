@@ -53,22 +53,23 @@ static void append_words(struct text *text, const char *words)
 }
 
 size_t iperf3_results_write(char *out, size_t size, const struct iperf3_stream_result *streams,
-                            unsigned count, const char *words)
+                            unsigned count, const struct iperf3_totals *totals)
 {
     struct text text = {out, out + size};
     bool sends = false;
     for (unsigned i = 0; i < count; i++)
         sends |= streams[i].sender;
-    // The processor's load is not measured: 0.
-    append(&text, "{\"cpu_util_total\":0,\"cpu_util_user\":0,\"cpu_util_system\":0,");
+    // All of it is the system's.
+    append(&text, "{\"cpu_util_total\":%u.%02u,\"cpu_util_user\":0,\"cpu_util_system\":%u.%02u,",
+           totals->load / 100, totals->load % 100, totals->load / 100, totals->load % 100);
     append(&text, "\"sender_has_retransmits\":%d,\"congestion_used\":\"%s\",\"streams\":[",
            sends ? 1 : -1, config.reno ? "reno" : "bbr");
     for (unsigned i = 0; i < count; i++) {
         append_stream(&text, &streams[i]);
         append(&text, i + 1 < count ? "," : "]");
     }
-    if (words)
-        append_words(&text, words);
+    if (totals->words)
+        append_words(&text, totals->words);
     append(&text, "}");
     return (size_t)(text.at - out);
 }

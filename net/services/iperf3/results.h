@@ -15,15 +15,19 @@ struct iperf3_stream_result {
     uint64_t microseconds; // how long, up to the last byte
 };
 
+struct iperf3_totals {
+    unsigned load;     // of the processors, in hundredths of a percent of one
+    const char *words; // for the client to show, or NULL; must need no escapes but for newlines
+};
+
 #define IPERF3_MAX_RESULTS (128 * 1024) // bytes of JSON from a client
 
 // Room that iperf3_results_write() needs for so many streams.
 size_t iperf3_results_size(unsigned streams);
 
 // Writes the results of `count` streams as text into out; returns its length without the final NUL.
-// `words` (may be NULL) is text for the client to show; it must need no escapes but for newlines.
 size_t iperf3_results_write(char *out, size_t size, const struct iperf3_stream_result *streams,
-                            unsigned count, const char *words);
+                            unsigned count, const struct iperf3_totals *totals);
 
 // Calls stream(id, bytes) for each stream that the client reports. False: malformed, or no memory.
 bool iperf3_results_read(const char *text, size_t len,

@@ -94,7 +94,7 @@ enum gate {
     GATE_FREE,    // no test
     GATE_BUSY,    // a test, but no streams are wanted
     GATE_STREAMS, // a test waits for its streams
-    GATE_CLOSING, // a test is being cleared away
+    GATE_CLOSING, // a test is as good as over
 };
 
 // What there is, on all cores together.

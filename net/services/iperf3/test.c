@@ -203,6 +203,7 @@ static void streams_complete(void)
     gate_set(GATE_BUSY);
     enter(TEST_RUNNING);
     test->run->started = test->measured = test->second = test->began;
+    test->busy = core_busy_time();
     atomic_store_explicit(&test->run->phase, RUN_GO, memory_order_release);
     poke(test->members);
     static const int8_t start[2] = {SAY_TEST_START, SAY_TEST_RUNNING};
@@ -238,6 +239,7 @@ static void ended_by_client(void)
 {
     enter(TEST_RESULTS);
     test->ended = test->began;
+    test->busy = core_busy_time() - test->busy;
     uint64_t omit_end = test->run->started + test->run->params.omit * TIME_S;
     if (test->ended > omit_end)
         test->measured = omit_end;
@@ -297,10 +299,13 @@ static bool drained(uint64_t now)
 
 static void finish(void)
 {
-    if (report_results(test))
-        enter(TEST_DISPLAY);
-    else
+    if (!report_results(test)) {
         give_up("cannot send results");
+        return;
+    }
+    enter(TEST_DISPLAY);
+    // The client's last word may come later than another client's first one to another core.
+    gate_set(GATE_CLOSING);
 }
 
 // ---- What the control connection says ----

@@ -36,6 +36,7 @@ struct test {
     uint64_t began;                // the state, see above
     uint64_t measured;             // since when bytes count
     uint64_t ended;                // TEST_END
+    uint64_t busy;                 // all cores: at the start, and in the end how long in the test
     uint64_t second, second_bytes; // of the progress report
     uint64_t client_bytes;         // what the client says it sent or received
 };
