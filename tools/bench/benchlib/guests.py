@@ -11,7 +11,7 @@ from hvlib.vm import READY, Spec, Vm
 
 sys.path.insert(0, str(ROOT / "tests/reference"))
 
-from linux import Linux, spec_fields  # noqa: E402  pylint: disable=wrong-import-position
+from linux import CommandFailed, Linux, spec_fields  # noqa: E402  pylint: disable=wrong-import-position
 
 CONF = """[net]
 address = {address}/24
@@ -46,7 +46,7 @@ class Guest:
         session = self.session
         return {"name": f"bench-{self.name}-{os.getpid()}", "vcpus": session.vcpus, "memory": session.memory,
                 "nics": [self.tap], "netns": self.netns, "count": session.count, "profile": session.profile,
-                "nic_opts": [f"queues={session.vcpus}"]}
+                "nic_opts": [f"queues={session.vcpus}", f"rsc={'on' if session.rsc else 'off'}"]}
 
     def stop(self):
         """Ends the VM, if there is one."""
@@ -110,15 +110,23 @@ class LinuxGuest(Guest):
     def wait(self, timeout):
         """Until it serves and is tuned."""
         self.linux = Linux(self.vm, timeout)
-        self.linux.check("until netstat -ltn | grep -q ':7 '; do sleep 0.1; done")
+        self._check("dmesg -n 1")  # nothing between the answers
+        self._check("until netstat -ltn | grep -q ':7 '; do sleep 0.1; done")
         if self.tuned:
             self._tune()
+
+    def _check(self, command):
+        """Runs a shell command; HvError if it fails."""
+        try:
+            return self.linux.check(command)
+        except CommandFailed as error:
+            raise HvError(str(error)) from error
 
     def _tune(self):
         """As many channels as vCPUs, each channel's interrupts on a vCPU of its own, busy polling
         off, and buffers that do not limit a connection."""
         vcpus = self.session.vcpus
-        check = self.linux.check
+        check = self._check
         if vcpus > 1:
             check(f"ethtool -L eth0 combined {vcpus} 2>/dev/null || "
                   f"ethtool -l eth0 | grep -q 'Combined:.*{vcpus}'")
@@ -131,10 +139,10 @@ class LinuxGuest(Guest):
 
     def datagrams(self):
         """How many the discard service has received."""
-        return json.loads(self.linux.check("peer stats"))["datagrams"]
+        return json.loads(self._check("peer stats"))["datagrams"]
 
     def congestion(self, algorithm):
-        self.linux.check(f"sysctl -w net.ipv4.tcp_congestion_control={algorithm}")
+        self._check(f"sysctl -w net.ipv4.tcp_congestion_control={algorithm}")
 
 
 def make(name, number, net, session):
