@@ -71,9 +71,13 @@ static int set_all(struct nic *nic)
 // flows then leave by the channel they come by. Else all channels in turn.
 static void wished_table(const struct nic *nic, uint8_t core_of[NIC_TABLE_SIZE])
 {
-    for (unsigned i = 0; i < NIC_TABLE_SIZE; i++)
-        core_of[i] = (uint8_t)((nic->rss.wished ? nic->rss.wish[i % NVSP_SEND_TABLE_SIZE] : i) %
-                               nic->queue_count);
+    // With more channels than the wish has entries some would get nothing.
+    bool wished = nic->rss.wished && nic->queue_count <= NVSP_SEND_TABLE_SIZE;
+
+    for (unsigned i = 0; i < NIC_TABLE_SIZE; i++) {
+        unsigned channel = wished ? nic->rss.wish[i % NVSP_SEND_TABLE_SIZE] : i;
+        core_of[i] = (uint8_t)(channel % nic->queue_count);
+    }
 }
 
 // All channels are open: spreads what arrives over them. 0, or a negative errno.

@@ -245,14 +245,14 @@ static bool send_copied(struct nic_queue *q, const struct nic_tx *t)
 // Appends a range with every page that it touches. Returns where the next one goes.
 static uint8_t *put_range(uint8_t *to, const void *data, uint32_t len)
 {
-    uint32_t offset = (uint32_t)((uintptr_t)data & (PAGE_SIZE - 1));
+    uint64_t gpa = virt_to_phys(data); // what is contiguous here is so for the host, too
+    uint32_t offset = (uint32_t)(gpa & (PAGE_SIZE - 1));
     struct gpa_range range = {.bytes = len, .offset = offset};
-    const uint8_t *page = (const uint8_t *)data - offset;
+    uint64_t pfn = gpa >> VMBUS_PAGE_SHIFT;
 
     memcpy(to, &range, sizeof(range));
     to += sizeof(range);
-    for (uint32_t covered = 0; covered < offset + len; covered += PAGE_SIZE) {
-        uint64_t pfn = virt_to_phys(page + covered) >> VMBUS_PAGE_SHIFT;
+    for (uint32_t covered = 0; covered < offset + len; covered += PAGE_SIZE, pfn++) {
         memcpy(to, &pfn, sizeof(pfn));
         to += sizeof(pfn);
     }

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The NIC goes while it is busy and comes back: the guest serves again and has lost nothing."""
+"""The NIC goes while all its channels are busy and comes back: the guest serves again and has lost
+nothing."""
 
 import subprocess
 
@@ -9,9 +10,12 @@ from dunlin import check_iperf, memory, stats, wait_for, wait_memory
 from hvlib import HvError
 
 
+CHANNELS = 4
+
+
 @pytest.fixture(scope="module")
 def vm(module_boot):
-    vm = module_boot.dunlin(vcpus=2)
+    vm = module_boot.dunlin(vcpus=4, nic_opts=[f"queues={CHANNELS}"])
     check_iperf(vm, seconds=1)
     return vm
 
@@ -26,7 +30,8 @@ def plug(vm):
     with taking the one before apart."""
     def add():
         try:
-            vm.qmp("device_add", driver="hv-net", id="nic0", netdev="net0", mac="00:15:5d:44:4c:00")
+            vm.qmp("device_add", driver="hv-net", id="nic0", netdev="net0", mac="00:15:5d:44:4c:00",
+                   queues=CHANNELS)
         except HvError as error:
             assert "Duplicate" in str(error) or "in use" in str(error), error
             return False
@@ -34,6 +39,7 @@ def plug(vm):
     since = vm.mark()
     wait_for(add, 10, "the host lets go of the NIC")
     vm.wait_console(r"net: nic0: address 10\.0\.2\.15/24", 20, since)
+    assert len(stats(vm)["netvsc"]["nic0"]["channels"]) == CHANNELS
 
 
 @pytest.mark.parametrize("options", [[], ["-P", 8, "-R"]],
