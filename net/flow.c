@@ -199,15 +199,16 @@ static void set_owner(struct interface *interface, const uint64_t buckets[2], un
     for (unsigned b = 0; b < NIC_TABLE_SIZE; b++)
         if (has(buckets, b))
             interface->flows.owner[b] = (uint8_t)core;
-    steer_changed(interface);
 }
 
 static void take(const void *data)
 {
     const struct gift *gift = data;
     struct interface *interface = interface_of(gift->nic);
-    if (interface) // else it goes, and with it all of its buckets
+    if (interface) { // else it goes, and with it all of its buckets
         set_owner(interface, gift->buckets, core_id());
+        steer_taken(interface);
+    }
 }
 
 bool flow_give(struct interface *interface, unsigned core, const uint64_t buckets[2])
@@ -216,5 +217,6 @@ bool flow_give(struct interface *interface, unsigned core, const uint64_t bucket
     if (!message_post(core, take, &gift, sizeof(gift)))
         return false;
     set_owner(interface, buckets, core);
+    steer_changed(interface);
     return true;
 }

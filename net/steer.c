@@ -7,11 +7,13 @@
 #include <errno.h>
 #include <string.h>
 
+#include "kernel/console.h"
 #include "kernel/core.h"
 #include "kernel/fiber.h"
 #include "kernel/log.h"
 #include "kernel/message.h"
 #include "kernel/time.h"
+#include "lwip/timeouts.h"
 #include "net/balance.h"
 #include "net/interface.h"
 
@@ -20,6 +22,7 @@
 #define GATHER (5 * TIME_MS)
 #define PAUSE_FIRST (20 * TIME_MS)
 #define PAUSE_LAST (1 * TIME_S)
+#define RETRY 10 // ms, when there was no room for a message
 
 // What each core lets the others know; written when a connection opens or closes.
 static struct published {
@@ -31,7 +34,7 @@ static struct published {
 static uint64_t wished[NIC_MAX];
 
 static struct event moved; // core 0's
-static uint32_t tables_set, tables_refused;
+static unsigned tables_set, tables_refused;
 
 static bool is_free(const struct flows *flows, unsigned bucket)
 {
@@ -53,12 +56,6 @@ void steer_closed(struct interface *interface)
         steer_changed(interface);
 }
 
-static void some_moved(const void *data)
-{
-    (void)data;
-    event_set(&moved);
-}
-
 // The cores among which buckets may go round.
 static uint64_t usable(const struct interface *interface)
 {
@@ -77,13 +74,9 @@ static void find_free(const struct interface *interface, uint64_t mine[2])
 
 static void give(struct interface *interface, const uint64_t gifts[MAX_CORES][2])
 {
-    bool any = false;
     for (unsigned core = 0; core < core_count(); core++)
         if (gifts[core][0] | gifts[core][1])
-            any |= flow_give(interface, core, gifts[core]);
-    // If there is no room for this message, core 0 looks after the next one.
-    if (any)
-        message_post(0, some_moved, NULL, 0);
+            flow_give(interface, core, gifts[core]); // if there is no room for that, another time
 }
 
 // This core is not to be used: all that it can spare goes to the others in turn.
@@ -100,6 +93,25 @@ static void shed(struct interface *interface, uint64_t cores)
         left = left ? left : cores;
     }
     give(interface, gifts);
+}
+
+static void some_moved(const void *data)
+{
+    (void)data;
+    event_set(&moved);
+}
+
+static void tell_core0(void *arg)
+{
+    if (!message_post(0, some_moved, NULL, 0))
+        sys_timeout(RETRY, tell_core0, arg);
+}
+
+void steer_taken(struct interface *interface)
+{
+    steer_changed(interface);
+    sys_untimeout(tell_core0, NULL);
+    tell_core0(NULL);
 }
 
 void steer_opened(struct interface *interface)
@@ -187,6 +199,8 @@ static bool update_host(unsigned index)
     int error = nic_set_table(interface->nic, table);
     if (error == 0)
         tables_set++;
+    else if (error == -EBUSY || error == -ETIMEDOUT)
+        event_set(&moved); // once more, after a while
     else if (tables_refused++ == 0)
         log_warn("net: nic%u: the host does not take a table (%d); its flows are handed on", index,
                  error);
@@ -213,8 +227,16 @@ static void steer_fiber(void *arg)
     }
 }
 
+static void write_stats(void)
+{
+    stats_print("{\"tables_set\":%u,\"tables_refused\":%u}", tables_set, tables_refused);
+}
+
+static struct stats_source steer_stats = {.name = "steer", .write = write_stats};
+
 void steer_start(void)
 {
+    stats_add(&steer_stats);
     if (fiber_spawn("steer", steer_fiber, NULL))
         log_error("net: no memory to spread connections over the cores");
 }

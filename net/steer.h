@@ -22,5 +22,6 @@ void steer_closed(struct interface *interface); // NULL: that is gone already
 void steer_wish(struct nic *nic, const uint8_t core_of[NIC_TABLE_SIZE]);
 // An interface is there, with the buckets that the host gives it.
 void steer_join(struct interface *interface);
-// This core has other buckets than before.
+// This core has other buckets than before; it got some from another core.
 void steer_changed(struct interface *interface);
+void steer_taken(struct interface *interface);

@@ -25,11 +25,12 @@
 #define CONTROL_REQUEST_BYTES 2048u   // half of the control page; the other is for keepalive
 #define CONTROL_REPLY_BYTES 1024u     // longest RNDIS reply that is looked at
 
-#define INBAND_BYTES 128u    // longest in-band message that is looked at
-#define RX_BUDGET 64u        // ring packets per turn
-#define RX_GROUPS_MAX 16384u // transfer-page packets that may be open at a time
-#define TX_REQUESTS 512u     // packets that may be out; hosts stop reading at 1024
-#define TX_SLOT_BYTES 256u   // RNDIS header, PPIs and the first bytes of a frame sent by reference
+#define INBAND_BYTES 128u      // longest in-band message that is looked at
+#define RX_BUDGET 64u          // ring packets per turn
+#define RX_GROUPS_MAX 16384u   // transfer-page packets that may be open at a time
+#define TX_REQUESTS 512u       // packets that may be out; hosts stop reading at 1024
+#define TX_REQUESTS_CONTROL 4u // of them, what frames leave to the control path
+#define TX_SLOT_BYTES 256u // RNDIS header, PPIs and the first bytes of a frame sent by reference
 #define TX_SECTIONS_MAX 1024u
 #define TX_COPY_MAX 512u      // longest frame that is copied to a send section
 #define TX_MESSAGES_MAX 8u    // frames in one send section

@@ -183,6 +183,12 @@ static void prepare_large(uint8_t *frame, const struct nic_tx *t)
     }
 }
 
+// An id for a frame, or 0: the last ones are for questions to the host, which frames must not starve.
+static uint32_t take_request(struct nic_tx_state *tx)
+{
+    return tx->requests.free_count > TX_REQUESTS_CONTROL ? requests_take(&tx->requests) : 0;
+}
+
 // An empty section to fill. False if there is none, or no ring room for its packet.
 static bool open_section(struct nic_queue *q)
 {
@@ -190,7 +196,7 @@ static bool open_section(struct nic_queue *q)
 
     if (tx->free_section_count == 0 || !tx_room(q, SECTION_PACKET_BYTES + TX_RING_RESERVE))
         return false;
-    uint32_t id = requests_take(&tx->requests);
+    uint32_t id = take_request(tx);
     if (id == 0)
         return false;
     uint16_t section = tx->free_sections[--tx->free_section_count];
@@ -341,7 +347,7 @@ static uint32_t copy_headers(uint8_t *to, uint32_t room, const struct nic_tx *t,
 static bool send_held(struct nic_queue *q, const struct nic_tx *t, bool *copied)
 {
     struct nic_tx_state *tx = &q->tx;
-    uint32_t id = requests_take(&tx->requests);
+    uint32_t id = take_request(tx);
     struct tx_place place = {0};
 
     if (id == 0)
@@ -396,7 +402,7 @@ enum nic_tx_result nic_send(struct nic *nic, const struct nic_tx *t)
         tx->full++;
         tx->waiting = true;
         // Out of ids or sections: a completion will tell. Out of ring: the host has to.
-        if (tx->requests.free_count == 0 || q->channel.out.dead ||
+        if (tx->requests.free_count <= TX_REQUESTS_CONTROL || q->channel.out.dead ||
             !tx_wait_room(q, TX_PACKET_BYTES + TX_RING_RESERVE))
             return NIC_TX_FULL;
     }

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dunlin import address, memory, stats, wait_for, wait_memory
+from dunlin import address, check_iperf, memory, stats, wait_for, wait_memory
 
 LOAD = Path(__file__).with_name("echo_load.py")
 CONFIG = "[services]\necho = on\ndiscard = on\n"
@@ -114,6 +114,15 @@ def test_thousand_connections(vm, tapnet):
         assert stats(vm)["echo"]["connections"] == 1000
     wait_for(lambda: stats(vm)["echo"]["connections"] == 0, 30, "the connections are closed")
     wait_memory(vm, before)
+
+
+def test_iperf(vm, tapnet):
+    """Streams on all cores, one result, no core with much more than its share."""
+    before = nic(vm)["cores"]
+    check_iperf(vm, "-P", 64, seconds=2, host=address(vm), port=5201, prefix=tapnet.command())
+    loads = [numbers["rx_bytes"] - before[core]["rx_bytes"]
+             for core, numbers in nic(vm)["cores"].items()]
+    assert max(loads) * len(loads) <= sum(loads) * 1.5, loads
 
 
 def test_connect_out(vm, tapnet):
