@@ -78,6 +78,37 @@ static void try_hypercall_page(void)
     say_truth("page is writable", *(volatile uint8_t *)HYPERCALL_PAGE == 0x5a);
 }
 
+/* The firmware's segment of 32-bit code; a call from there is made in compatibility mode. */
+#define CODE_32 0x10
+
+static void try_call_in_compatibility_mode(void)
+{
+    struct {
+        uint32_t offset;
+        uint16_t selector;
+    } __attribute__((packed)) back;
+
+    probe_fault = 0;
+    __asm__ volatile("leaq 2f(%%rip), %%rax\n"
+                     "movq %%rax, probe_resume(%%rip)\n"
+                     "leaq 3f(%%rip), %%rax\n"
+                     "movl %%eax, %0\n"
+                     "movw %%cs, %1\n"
+                     "pushq %2\n"
+                     "leaq 1f(%%rip), %%rax\n"
+                     "pushq %%rax\n"
+                     "lretq\n"
+                     ".code32\n"
+                     "1: .byte 0x0f, 0x01, 0xd9\n"
+                     "2: ljmp *(%%ebx)\n"
+                     ".code64\n"
+                     "3:"
+                     : "=m"(back.offset), "=m"(back.selector)
+                     : "i"(CODE_32), "b"(&back), "c"(CALL_SIGNAL_EVENT | CALL_FAST), "d"(0ull)
+                     : "rax", "memory");
+    say_fault("call in compatibility mode");
+}
+
 static void try_hypercalls(void)
 {
     uint64_t input = (uint64_t)INPUT_PAGE;
@@ -231,6 +262,7 @@ EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system)
     try_cpuid();
     try_msr_rules();
     try_hypercall_page();
+    try_call_in_compatibility_mode();
     try_hypercalls();
     try_time();
     try_timer_messages();

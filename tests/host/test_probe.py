@@ -36,6 +36,7 @@ EXPECTED = {
     "page enabled": ("yes", None),
     "page covers RAM": ("yes", None),
     "page is writable": ("no", None),
+    "call in compatibility mode": ("#UD", "hypercall-mode"),
     "unknown call": ("0x2", "hypercall-code"),
     "post with reps": ("0x3", "hypercall-control"),
     "post with variable header": ("0x3", "hypercall-control"),

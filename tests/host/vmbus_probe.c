@@ -22,7 +22,8 @@
 
 enum {
     OFFER = 1,
-    REQUEST_OFFERS = 3,
+    RESCIND,
+    REQUEST_OFFERS,
     ALL_OFFERS,
     OPEN,
     OPEN_RESULT,
@@ -61,20 +62,30 @@ enum {
 
 #define RING_PAGES 4 /* each way, with the header */
 #define RING_BYTES ((RING_PAGES - 1) * PAGE)
+#define RINGS_BYTES (2 * RING_PAGES * PAGE)
 #define RECV_PAGES 32
 #define SEND_PAGES 4
 #define SECTION 6144
 #define NO_SECTION 0xffffffffu
 
-enum { GPADL_RING = 0x100, GPADL_RECV, GPADL_SEND, GPADL_SMALL, GPADL_ODD, GPADL_BAD };
+enum {
+    GPADL_RING = 0x100,
+    GPADL_RECV,
+    GPADL_SEND,
+    GPADL_SMALL,
+    GPADL_ODD,
+    GPADL_BAD,
+    GPADL_RING_2
+};
 
-static uint8_t rings[2 * RING_PAGES][PAGE] __attribute__((aligned(PAGE)));
+static uint8_t all_rings[2][2 * RING_PAGES][PAGE] __attribute__((aligned(PAGE)));
+static uint8_t (*rings)[PAGE] = all_rings[0]; /* of the channel in use */
 static uint8_t recv_buffer[RECV_PAGES * PAGE] __attribute__((aligned(PAGE)));
 static uint8_t send_buffer[SEND_PAGES * PAGE] __attribute__((aligned(PAGE)));
 static uint8_t loose[2 * PAGE] __attribute__((aligned(PAGE))); /* for GPA ranges */
 
-static uint32_t connection = 1; /* for messages */
-static uint32_t relid, signal_id;
+static uint32_t connection = 1;   /* for messages */
+static uint32_t relid, signal_id; /* of the channel in use */
 static int opened;
 
 /* --- Messages ----------------------------------------------------------- */
@@ -260,12 +271,12 @@ static void try_gpadls(void)
     TRY_MESSAGE("teardown", GPADL_TORNDOWN, 2, GPADL_TEARDOWN, 0, relid, GPADL_BAD);
     TRY_MESSAGE("teardown twice", 0, 0, GPADL_TEARDOWN, 0, relid, GPADL_BAD);
 
-    say_number("ring gpadl", gpadl_create(GPADL_RING, rings, sizeof(rings)));
+    say_number("ring gpadl", gpadl_create(GPADL_RING, rings, RINGS_BYTES));
     say_number("receive gpadl", gpadl_create(GPADL_RECV, recv_buffer, sizeof(recv_buffer)));
     say_number("send gpadl", gpadl_create(GPADL_SEND, send_buffer, sizeof(send_buffer)));
     say_number("small gpadl", gpadl_create(GPADL_SMALL, loose, PAGE));
     say_number("odd gpadl", gpadl_create(GPADL_ODD, loose + 16, PAGE));
-    say_number("duplicate gpadl", gpadl_create(GPADL_RING, rings, sizeof(rings)));
+    say_number("duplicate gpadl", gpadl_create(GPADL_RING, rings, RINGS_BYTES));
 }
 
 /* --- Channel and rings -------------------------------------------------- */
@@ -285,7 +296,7 @@ static volatile uint32_t *in_header(void)
 
 static void rings_reset(void)
 {
-    for (unsigned i = 0; i < sizeof(rings); i++) {
+    for (unsigned i = 0; i < RINGS_BYTES; i++) {
         ((volatile uint8_t *)rings)[i] = 0;
     }
     out_header()[FEATURES] = in_header()[FEATURES] = 1;
@@ -354,7 +365,7 @@ static void try_channel(void)
     TRY_MESSAGE("teardown of the ring", 0, 0, GPADL_TEARDOWN, 0, relid, GPADL_RING);
     channel_close();
     say_answer("torn down after close", 2, GPADL_TORNDOWN, 2);
-    say_number("ring gpadl again", gpadl_create(GPADL_RING, rings, sizeof(rings)));
+    say_number("ring gpadl again", gpadl_create(GPADL_RING, rings, RINGS_BYTES));
 }
 
 struct packet {
@@ -425,13 +436,16 @@ static void give_back(uint64_t id, uint32_t type)
 
 static uint32_t rndis_status; /* of the last RNDIS answer that came, ~0 before */
 static uint64_t last_section;
+static int keep_sections; /* do not give back what answers come in */
 
 static void take_answer(const struct packet *p)
 {
     if (p->type == XFER_PAGES) {
         rndis_status = *(uint32_t *)(recv_buffer + p->body[3] + 12);
         last_section = p->id;
-        give_back(p->id, RNDIS_COMPLETE);
+        if (!keep_sections) {
+            give_back(p->id, RNDIS_COMPLETE);
+        }
     }
 }
 
@@ -962,6 +976,97 @@ static void try_control(void)
     say_life("after halt");
 }
 
+/* --- Subchannels -------------------------------------------------------- */
+
+static struct {
+    uint32_t relid, signal_id;
+} channels[2];
+
+static void use_channel(unsigned which)
+{
+    rings = all_rings[which];
+    relid = channels[which].relid;
+    signal_id = channels[which].signal_id;
+}
+
+/* Asks for a subchannel in a new session, opens it and uses it. */
+static void subchannel_session(void)
+{
+    struct packet p;
+
+    session(RNDIS);
+    channels[0].relid = relid;
+    channels[0].signal_id = signal_id;
+    nvsp(&p, PATIENCE, SUBCHANNEL, 1, 1);
+    if (await_message() != OFFER) {
+        say("subchannel's offer", "did not come");
+    }
+    channels[1].relid = reply[46];
+    channels[1].signal_id = reply[48];
+    use_channel(1);
+    rings_reset();
+    if (gpadl_create(GPADL_RING_2, rings, RINGS_BYTES)) {
+        say("subchannel's gpadl", "failed");
+    }
+    send_open(relid, GPADL_RING_2, 0, RING_PAGES);
+    if (await_message() != OPEN_RESULT || reply[4]) {
+        say("subchannel's open", "failed");
+    }
+}
+
+/* Closing the primary takes the subchannel back; says whether that was so. */
+static void subchannel_end(const char *name)
+{
+    use_channel(0);
+    channel_close();
+    say_truth(name, await_message() == RESCIND && reply[2] == channels[1].relid);
+    send_message((const uint32_t[]){RELID_RELEASED, 0, channels[1].relid}, 3);
+}
+
+static void try_subchannel(void)
+{
+    subchannel_session();
+    frame(0, 0, 60);
+    say_number("frame on subchannel", send_section(104));
+    SECTION_WORDS(4, 28, 5, 0x10106, 0, 20, 0);
+    say_number("query on subchannel", send_section(28));
+    say_life("subchannel");
+    nvsp_quiet(NDIS_VERSION, 6, 30);
+    say_life("version on subchannel");
+    use_channel(0);
+    say_life("primary");
+    subchannel_end("rescind");
+
+    subchannel_session();
+    use_channel(0);
+    keep_sections = 1;
+    SECTION_WORDS(4, 28, 5, 0x10106, 0, 20, 0);
+    try_request("query on primary", NULL, 28);
+    rndis_status = ~0u;
+    await_answer();
+    keep_sections = 0;
+    use_channel(1);
+    give_back(last_section, RNDIS_COMPLETE);
+    say_life("completion on subchannel");
+    subchannel_end("rescind again");
+}
+
+/* Names of 512 bytes until the host has had enough of queueing them. */
+static void try_flood(void)
+{
+    uint32_t sent = 0;
+
+    session(RNDIS);
+    keep_sections = 1;
+    do {
+        SECTION_WORDS(4, 28, 5, 0x20216, 0, 20, 0);
+        sent++;
+    } while (send_section(28) == 1 && sent < 1000);
+    keep_sections = 0;
+    say_truth("flood of queries ends in time", sent > 190 && sent < 230);
+    say_life("after the flood");
+}
+
 static void try_end(void)
 {
     session(RNDIS);
@@ -1000,6 +1105,8 @@ EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system)
     try_largest();
     try_ranges();
     try_control();
+    try_subchannel();
+    try_flood();
     try_end();
     say("end", "yes");
     write_msr(MSR_SIMP, 0);
