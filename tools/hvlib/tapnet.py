@@ -49,9 +49,10 @@ def _remove_stale():
 
 class TapNet:
     """Taps tap0, tap1, ...: tapN has 10.77.N.1/24 here and leases 10.77.N.100-199 there. With
-    multi_queue a VM gets a queue of the tap for each channel of its NIC."""
+    multi_queue a VM gets a queue of the tap for each channel of its NIC. With ip6 it also has
+    fd77:N::1/64, and makes itself known as a router for guests to take addresses from."""
 
-    def __init__(self, purpose, taps=1, mtu=1500, dhcp=True, multi_queue=False):
+    def __init__(self, purpose, taps=1, mtu=1500, dhcp=True, multi_queue=False, ip6=False):
         if os.geteuid() != 0:
             raise HvError("taps and network namespaces need root; run the same command with sudo")
         for program, package in (("ip", "iproute2"), ("dnsmasq", "dnsmasq-base")):
@@ -62,6 +63,7 @@ class TapNet:
         self.mtu = mtu
         self.dhcp = dhcp
         self.multi_queue = multi_queue
+        self.ip6 = ip6
         self.folder = BUILD / "run" / self.name
         self._server = None
 
@@ -79,6 +81,8 @@ class TapNet:
                 flags = ["vnet_hdr", *(["multi_queue"] if self.multi_queue else [])]
                 _ip("-n", self.name, "tuntap", "add", "mode", "tap", *flags, "name", tap)
                 _ip("-n", self.name, "address", "add", f"{self.here(number)}/24", "dev", tap)
+                if self.ip6:
+                    _ip("-n", self.name, "address", "add", f"fd77:{number}::1/64", "dev", tap, "nodad")
                 _ip("-n", self.name, "link", "set", tap, "mtu", self.mtu, "up")
             if self.dhcp:
                 self._start_dhcp()
@@ -133,6 +137,8 @@ class TapNet:
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / "dnsmasq.log"
         ranges = [f"--dhcp-range=10.77.{n}.100,10.77.{n}.199,1h" for n in range(len(self.taps))]
+        if self.ip6:
+            ranges += ["--enable-ra", *[f"--dhcp-range=::,constructor:{tap},ra-only" for tap in self.taps]]
         with open(log, "wb") as output:
             self._server = self.popen(
                 "dnsmasq", "--no-daemon", "--conf-file=/dev/null", "--port=0", "--user=root",
