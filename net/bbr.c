@@ -28,11 +28,14 @@
 #define QUANTUM_TIME TIME_MS // what is sent at once takes so long at the rate
 #define QUANTUM_MAX 65536u
 
-#define LOSS_PERCENT 2      // more than this is too much,
-#define LOSS_SEGMENTS 8     // if it is at least so many: fewer may be chance
-#define JUDGED_SEGMENTS 400 // judged when so many have arrived, or so many were lost
-#define LIMIT_CUT 85        // per cent of what was under way
-#define CWND_SEGMENTS 4     // never less
+#define LOSS_PERCENT 2            // more than this is too much,
+#define LOSS_SEGMENTS 8           // if it is at least so many: fewer may be chance
+#define JUDGED_SEGMENTS 400       // judged when so many have arrived, or so many were lost
+#define LIMIT_CUT 85              // per cent of what was under way
+#define LIMIT_LEAST 70            // per cent of what the path holds
+#define CALM_ROUNDS 8             // after so many round trips without a cut,
+#define CALM_TIME (200 * TIME_MS) // and so long, the limit is tried in each
+#define CWND_SEGMENTS 4           // never less
 
 static const unsigned phase_gains[] = {125, 75, 100, 100, 100, 100, 100, 100};
 #define PHASES (sizeof(phase_gains) / sizeof(phase_gains[0]))
@@ -188,9 +191,31 @@ static void update_min_rtt(struct congestion *c, const struct ack_sample *s)
     }
 }
 
-static bool probes(const struct bbr *b)
+static void begin_judging(struct bbr *b, const struct ack_sample *s)
 {
-    return b->state == BBR_PROBE_BW && phase_gains[b->phase] > 100;
+    b->lost = 0;
+    b->delivered_then = s->delivered;
+    b->in_flight_most = s->in_flight_before;
+}
+
+// Less than was under way, but most of what the path holds.
+static void cut_limit(struct congestion *c, uint64_t now)
+{
+    struct bbr *b = &c->bbr;
+    uint64_t limit = part(b->in_flight_most, LIMIT_CUT);
+    uint64_t least = path_bytes(b);
+    if (b->state != BBR_STARTUP)
+        least = part(least, LIMIT_LEAST);
+    limit = limit > least ? limit : least;
+    b->full = true;
+    b->limit = limit < least_cwnd(c) ? least_cwnd(c) : (uint32_t)limit;
+    b->calm_rounds = 0;
+    b->cut_at = now;
+}
+
+static bool calm(const struct bbr *b, uint64_t now)
+{
+    return b->calm_rounds > CALM_ROUNDS && now - b->cut_at > CALM_TIME;
 }
 
 // Too much loss tells that a queue on the path is too short for what is under way.
@@ -200,22 +225,20 @@ static void judge_loss(struct congestion *c, const struct ack_sample *s)
     b->lost += s->lost;
     if (s->in_flight_before > b->in_flight_most)
         b->in_flight_most = s->in_flight_before;
-    uint64_t arrived = s->delivered - b->delivered_then;
-    if (!b->round_start || (arrived < JUDGED_SEGMENTS * c->mss && b->lost < LOSS_SEGMENTS * c->mss))
+    if (!b->round_start)
         return;
-    if (b->lost >= LOSS_SEGMENTS * c->mss && b->lost * 100 > LOSS_PERCENT * (arrived + b->lost)) {
-        uint64_t limit = part(b->in_flight_most, LIMIT_CUT);
-        uint64_t path = path_bytes(b);
-        if (b->state == BBR_STARTUP && limit < path)
-            limit = path;
-        b->full = true;
-        b->limit = limit < least_cwnd(c) ? least_cwnd(c) : (uint32_t)limit;
-    } else if (b->limit != UINT32_MAX && probes(b) && s->cwnd_limited) {
-        b->limit += b->limit / 8 + c->mss;
+    uint64_t arrived = s->delivered - b->delivered_then;
+    if (b->calm_rounds++ == 0) { // what was lost now was sent before the cut
+        begin_judging(b, s);
+        return;
     }
-    b->lost = 0;
-    b->delivered_then = s->delivered;
-    b->in_flight_most = s->in_flight_before;
+    if (arrived < JUDGED_SEGMENTS * c->mss && b->lost < LOSS_SEGMENTS * c->mss)
+        return;
+    if (b->lost >= LOSS_SEGMENTS * c->mss && b->lost * 100 > LOSS_PERCENT * (arrived + b->lost))
+        cut_limit(c, s->now);
+    else if (b->limit != UINT32_MAX && s->cwnd_limited && calm(b, s->now))
+        b->limit += b->limit / 8 + c->mss;
+    begin_judging(b, s);
 }
 
 static unsigned pacing_gain(const struct bbr *b)

@@ -57,7 +57,9 @@ struct bbr {
     // Loss: in the rounds since it was last judged.
     uint64_t lost, delivered_then;
     uint32_t in_flight_most;
-    uint32_t limit; // of what may be under way, UINT32_MAX: none
+    uint32_t limit;       // of what may be under way, UINT32_MAX: none
+    unsigned calm_rounds; // since it was cut,
+    uint64_t cut_at;      // which was then
 
     uint32_t before_timeout; // cwnd, 0: not after a time-out
 };
