@@ -28,7 +28,8 @@ void recovery_init(struct recovery *r, uint32_t seq, uint32_t mss, bool sack, bo
                            .first_sent_at = now,
                            .reorder_factor = 1};
     scoreboard_init(&r->board, seq);
-    congestion_init(&r->congestion, reno, mss, now);
+    // A peer without SACK tells too little of what arrives, and when, for the model of the path.
+    congestion_init(&r->congestion, reno || !sack, mss, now);
 }
 
 void recovery_free(struct recovery *r)
@@ -73,9 +74,12 @@ uint64_t recovery_timeout(const struct recovery *r)
     return lesser(timeout << backoff, TIMEOUT_MOST);
 }
 
+// What the peer has out of order it may throw away. What is lost but not sent yet needs no timer.
 static void arm_timeout(struct recovery *r, uint64_t now)
 {
-    r->timeout_at = r->board.sent ? now + recovery_timeout(r) : 0;
+    const struct scoreboard *board = &r->board;
+    bool waits = board->sent || (board->sacked && !board->lost);
+    r->timeout_at = waits ? now + recovery_timeout(r) : 0;
 }
 
 static void arm_probe(struct recovery *r, uint64_t now)
@@ -106,8 +110,7 @@ uint64_t recovery_deadline(const struct recovery *r)
 // Bytes under way: a peer without SACK tells only how many segments have arrived.
 static uint32_t in_flight(const struct recovery *r)
 {
-    uint32_t arrived = r->sack ? 0 : r->duplicates * r->mss;
-    return r->board.sent > arrived ? r->board.sent - arrived : 0;
+    return r->board.sent > r->presumed ? r->board.sent - r->presumed : 0;
 }
 
 static void begin_recovery(struct recovery *r, uint32_t in_flight_before)
@@ -168,7 +171,8 @@ static void lose_first(struct recovery *r)
 }
 
 // RFC 6582, for a peer without SACK.
-static void count_duplicates(struct recovery *r, const struct acknowledgement *a, uint32_t acked)
+static void count_duplicates(struct recovery *r, const struct acknowledgement *a, uint32_t acked,
+                             uint64_t now)
 {
     if (r->sack)
         return;
@@ -178,9 +182,13 @@ static void count_duplicates(struct recovery *r, const struct acknowledgement *a
             lose_first(r); // the next hole
         return;
     }
-    if (!a->duplicate || !r->board.sent)
+    // After a time-out they only tell that something was sent again for nothing.
+    if (!a->duplicate || !r->board.sent || r->timed_out)
         return;
     r->duplicates++;
+    r->presumed += r->mss;
+    r->delivered += r->mss;
+    r->delivered_at = now;
     if (r->duplicates == DUPLICATES && !r->recovering) {
         begin_recovery(r, r->board.sent);
         lose_first(r);
@@ -247,7 +255,10 @@ static void measure_rate(struct recovery *r, const struct delivery *d, struct ac
 {
     if (!d->bytes)
         return;
-    r->delivered += d->bytes;
+    uint32_t known = d->bytes < r->presumed ? d->bytes : r->presumed;
+    r->presumed -= known;
+    s->bytes = d->bytes - known;
+    r->delivered += s->bytes;
     r->delivered_at = s->now;
     const struct range *newest = &d->newest;
     r->first_sent_at = newest->sent_at;
@@ -265,7 +276,7 @@ static bool end_recovery(struct recovery *r)
         return false;
     bool timed_out = r->timed_out;
     r->recovering = r->timed_out = false;
-    r->duplicates = 0;
+    r->duplicates = r->presumed = 0;
     return timed_out;
 }
 
@@ -280,16 +291,15 @@ void recovery_ack(struct recovery *r, const struct acknowledgement *a, uint64_t 
     measure_rtt(r, s.rtt);
     measure_rate(r, &d, &s);
     update_rack(r, &d, now);
-    count_duplicates(r, a, d.acked);
+    count_duplicates(r, a, d.acked, now);
     find_lost(r, now);
     s.recovered = end_recovery(r);
-    s.bytes = d.bytes;
     s.lost = r->lost;
     s.delivered = r->delivered;
     s.in_flight = in_flight(r);
     s.cwnd_limited = r->cwnd_limited;
     r->lost = 0;
-    if (!s.bytes && !s.lost)
+    if (!d.bytes && !s.lost)
         return;
     congestion_ack(&r->congestion, &s);
     if (!d.bytes)
@@ -312,7 +322,7 @@ static void time_out(struct recovery *r)
     r->recover = board->nxt;
     r->timeouts++;
     r->backoff++;
-    r->duplicates = 0;
+    r->duplicates = r->presumed = 0;
     r->timeout_at = r->probe_at = r->reorder_at = 0;
     r->send_at = 0;
 }
@@ -369,6 +379,14 @@ static struct piece window_stops(const struct recovery *r)
     return piece;
 }
 
+// How much of what does not fit into the window should go.
+static uint32_t fitting(const struct recovery *r, const struct offer *offer, uint32_t usable)
+{
+    if (usable >= r->mss)
+        return whole_segments(r, usable);
+    return usable >= offer->crumb ? usable : 0;
+}
+
 static struct piece next_lost(struct recovery *r, const struct offer *offer)
 {
     const struct range *lost = scoreboard_first_lost(&r->board);
@@ -382,10 +400,8 @@ static struct piece next_lost(struct recovery *r, const struct offer *offer)
     if (!want)
         return nothing();
     // What does not fit into the window was sent when there was a larger one.
-    if (want > usable && !(offer->squeeze && usable))
-        want = usable < r->mss ? 0 : whole_segments(r, usable);
-    else if (want > usable)
-        want = usable;
+    if (want > usable)
+        want = fitting(r, offer, usable);
     if (!want)
         return window_stops(r);
     return (struct piece){.seq = lost->seq, .len = want, .again = true};
@@ -409,12 +425,9 @@ static struct piece next_new(struct recovery *r, const struct offer *offer)
         return nothing();
     if (want > usable) {
         // Not in crumbs: what is under way will open the window further.
-        uint32_t fits = usable < r->mss ? 0 : whole_segments(r, usable);
-        if (fits < offer->window / 4 && under_way)
-            fits = 0;
-        if (!fits && offer->squeeze)
-            fits = usable;
-        want = fits;
+        want = fitting(r, offer, usable);
+        if (want < offer->window / 4 && under_way)
+            want = 0;
         if (!want)
             return window_stops(r);
     }

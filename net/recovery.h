@@ -36,7 +36,9 @@ struct recovery {
     bool recovering; // until una reaches `recover` the losses are those of one round trip,
     bool timed_out;  // or of a time-out
     uint32_t recover;
-    unsigned duplicates; // acknowledgements, of a peer without SACK
+    // Of a peer without SACK: duplicate acknowledgements, and what must have arrived for them.
+    unsigned duplicates;
+    uint32_t presumed;
     bool probing;        // a tail loss probe is under way
 
     // For the samples of the rate.
@@ -65,7 +67,7 @@ struct offer {
     uint32_t window; // bytes from una that the peer takes
     uint32_t frame;  // bytes of payload that one frame takes, at least mss
     bool small;      // a last piece shorter than a segment may go although something is under way
-    bool squeeze;    // a piece may be cut to a window that is shorter than a segment
+    uint32_t crumb; // if so much of the window is left a piece may be shorter than a segment to fit
 };
 
 struct piece {

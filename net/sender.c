@@ -44,7 +44,7 @@ struct sender {
     uint16_t window; // of the last segment, as on the wire
     bool pending;    // something has happened to it
     bool blocked;    // the NIC or memory said no
-    bool squeeze;    // the window stays small: use what there is
+    bool squeeze;    // the window stays small: use what there is of it
     unsigned window_probes;
     uint64_t window_at; // when to ask for the peer's window; 0: it is open
     uint64_t wake_at;
@@ -248,7 +248,7 @@ static struct offer make_offer(const struct sender *s, const struct netif *netif
         .window = seq_before(una, edge) ? edge - una : 0,
         .frame = frame_limit(s, netif),
         .small = pcb->flags & TF_NODELAY,
-        .squeeze = s->squeeze,
+        .crumb = s->squeeze ? 1 : pcb->snd_wnd_max / 2,
     };
 }
 

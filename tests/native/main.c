@@ -305,7 +305,8 @@ int main(int argc, char **argv)
         {"no-large-send", no_argument, 0, 'S'},  {"no-large-receive", no_argument, 0, 'R'},
         {"seed", required_argument, 0, 's'},     {"memory", required_argument, 0, 'M'},
         {"losses", required_argument, 0, 'l'},   {"address6", required_argument, 0, '6'},
-        {"gateway6", required_argument, 0, 'g'}, {0}};
+        {"gateway6", required_argument, 0, 'g'}, {"wire", required_argument, 0, 'w'},
+        {"reno", no_argument, 0, 'r'},           {0}};
     unsigned taps = 0;
     bool large_send = true, large_receive = true;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -325,6 +326,10 @@ int main(int argc, char **argv)
             native_options.faults = (unsigned)atoi(optarg);
         else if (c == 'l')
             native_options.losses = (unsigned)atoi(optarg);
+        else if (c == 'r')
+            config.reno = true;
+        else if (c == 'w' && native_wire_parse(optarg))
+            continue;
         else if (c == 'o')
             native_options.offload = true;
         else if (c == 'S')
@@ -341,7 +346,8 @@ int main(int argc, char **argv)
     if (!taps) {
         fprintf(stderr, "usage: dunlin-native --tap NAME [--tap NAME] [--address A/P] [--memory "
                         "MB] [--mtu N] [--offload [--no-large-send] [--no-large-receive]]"
-                        " [--faults N] [--losses N] [--seed N] [--debug]\n");
+                        " [--faults N] [--losses N] [--wire delay=MS,...] [--reno] [--seed N] "
+                        "[--debug]\n");
         return 2;
     }
     native_options.large_send = native_options.offload && large_send;

@@ -7,12 +7,21 @@
 
 #define NATIVE_NICS 2
 
+struct native_wire { // what happens to segments on their way out, by wire.c
+    bool on;
+    uint64_t delay;                    // time_now() units
+    uint64_t rate;                     // bytes a second, 0: no limit
+    uint32_t queue;                    // bytes that wait for it, 0: no limit
+    unsigned loss, reorder, duplicate; // of a million
+};
+
 struct native_options {
     const char *taps[NATIVE_NICS];  // names of existing TAP devices (with vnet headers)
     bool offload;                   // checksums both ways,
     bool large_send, large_receive; // and with that, frames of up to 64 KiB
     unsigned faults; // one in so many sends is refused, one in so many is held; 0: none
     unsigned losses; // one in so many frames sent is lost on the way; 0: none
+    struct native_wire wire;
 };
 extern struct native_options native_options;
 
@@ -23,6 +32,14 @@ bool native_nic_can_receive(unsigned number);
 
 // Messages from now on.
 void native_cores_start(void);
+
+// wire.c: sends what iov[1] and what follows hold, iov[0] is a struct virtio_net_hdr; to be polled; and
+// the option's value, "delay=MS,rate=KBIT,queue=KIB,loss=PPM,reorder=PPM,duplicate=PPM".
+struct iovec;
+void native_wire_send(int fd, const struct iovec *iov, int count);
+void native_wire_poll(void);
+uint64_t native_wire_deadline(void *ctx);
+bool native_wire_parse(char *text);
 
 // Undoes loop_add().
 struct poller;

@@ -144,7 +144,9 @@ static void write_frame(struct nic *n, const struct nic_tx *tx)
         abort();
     if (native_options.losses && (unsigned)rand() % native_options.losses == 0)
         return;
-    if (writev(n->fd, iov, (int)tx->count + 1) < 0 && errno != EIO && errno != EAGAIN)
+    if (native_options.wire.on)
+        native_wire_send(n->fd, iov, (int)tx->count + 1);
+    else if (writev(n->fd, iov, (int)tx->count + 1) < 0 && errno != EIO && errno != EAGAIN)
         perror("native: write to TAP");
 }
 
@@ -246,6 +248,7 @@ static unsigned send_held(struct nic *n)
 static bool nic_poll(void *ctx)
 {
     struct nic *n = ctx;
+    native_wire_poll();
     unsigned held = send_held(n);
     n->ring_used = 0;
     bool ready = n->refused;
@@ -296,7 +299,8 @@ static void start(unsigned number, const struct nic_client *client)
         .channels = 1,
         .name = names[number],
         .index = number};
-    n->poller = (struct poller){.name = names[number], .poll = nic_poll, .ctx = n};
+    n->poller = (struct poller){
+        .name = names[number], .poll = nic_poll, .deadline = native_wire_deadline, .ctx = n};
     loop_add(&n->poller);
     client->attach(n);
 }

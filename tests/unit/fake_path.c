@@ -130,6 +130,7 @@ static void send(unsigned number)
     struct flow *flow = &sim.flows[number];
     struct offer offer = {.unsent = 1u << 30,
                           .window = sim.path->window ? sim.path->window : 8u << 20,
+                          .crumb = 1,
                           .frame = 44 * PATH_MSS};
     for (;;) {
         struct piece piece = recovery_next(&flow->recovery, &offer, sim.now);

@@ -20,14 +20,14 @@ struct path {
     unsigned duplicate;
     unsigned ack_loss;
     uint32_t window; // of the receivers, bytes; 0: large
-    bool no_sack, no_acks_but_last;
+    bool no_sack;
 };
 
 struct flow {
     struct recovery recovery;
     bool reno;
     uint64_t starts;
-    uint64_t received; // bytes, in order
+    uint64_t received;      // bytes, in order
     uint64_t sent, dropped; // segments
 };
 

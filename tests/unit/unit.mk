@@ -27,6 +27,8 @@ unit_rndis = drivers/netvsc/rndis.c
 unit_toeplitz = drivers/netvsc/toeplitz.c
 unit_netvsc_large = $(unit_vmbus_netvsc)
 unit_netvsc_large_cflags = $(unit_vmbus_netvsc_cflags)
+unit_recovery = net/recovery.c net/scoreboard.c net/congestion.c net/bbr.c net/reno.c \
+	tests/unit/fake_path.c
 unit_scoreboard = net/scoreboard.c
 unit_vmbus_netvsc = $(wildcard drivers/vmbus/*.c drivers/netvsc/*.c) kernel/message.c \
 	tests/unit/fake_kernel.c tests/unit/fake_host.c

@@ -11,7 +11,8 @@
 #include "net/stack.h"
 
 #define BUFFER_BYTES 65536u
-#define MSS_MIN 88u // Linux's, for -M
+#define PORTIONS 250 // a second, at a limited rate: each acknowledgement would bring a few bytes
+#define MSS_MIN 88u  // Linux's, for -M
 
 static const uint8_t *buffer; // read by all cores
 
@@ -102,7 +103,8 @@ static uint64_t rate_allows(const struct connection *c)
     if (__builtin_mul_overflow(run->params.rate / 8, microseconds, &allowed))
         return UINT64_MAX;
     allowed /= 1000000;
-    return allowed > c->written ? allowed - c->written : 0;
+    uint64_t due = allowed > c->written ? allowed - c->written : 0;
+    return due < LWIP_MIN(test->params.rate / 8 / PORTIONS, BUFFER_BYTES) ? 0 : due;
 }
 
 // The sender's clock ends a timed test as well: what it would still send until the client's word
