@@ -39,7 +39,7 @@ struct recovery {
     // Of a peer without SACK: duplicate acknowledgements, and what must have arrived for them.
     unsigned duplicates;
     uint32_t presumed;
-    bool probing;        // a tail loss probe is under way
+    bool probing; // a tail loss probe is under way
 
     // For the samples of the rate.
     uint64_t delivered, delivered_at, first_sent_at;
