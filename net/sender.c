@@ -39,7 +39,9 @@ struct sender {
     struct extent extents[EXTENTS];
     unsigned first, count;
     uint32_t base;   // sequence number of the first extent's first byte
-    uint32_t unsent; // bytes
+    uint32_t unsent; // bytes: the first of them is in extent `at`, `offset` bytes behind its start,
+    unsigned at;     // or will be
+    uint32_t offset;
     uint32_t acked;  // bytes not yet told
     uint16_t window; // of the last segment, as on the wire
     bool pending;    // something has happened to it
@@ -157,6 +159,10 @@ static void drop_acknowledged(struct sender *s)
 {
     while (s->count && !seq_before(s->recovery.board.una, s->base + s->extents[s->first].len)) {
         s->base += s->extents[s->first].len;
+        if (s->at == s->first) { // all of it was sent: what comes next begins another one
+            s->at = (s->at + 1) % EXTENTS;
+            s->offset = 0;
+        }
         s->first = (s->first + 1) % EXTENTS;
         s->count--;
     }
@@ -166,8 +172,12 @@ static void drop_acknowledged(struct sender *s)
 static unsigned find_data(const struct sender *s, uint32_t seq, uint32_t len,
                           struct nic_piece pieces[FRAME_PIECES])
 {
-    uint32_t offset = seq - s->base;
-    unsigned at = s->first, count = 0;
+    uint32_t offset = s->offset;
+    unsigned at = s->at, count = 0;
+    if (seq != s->recovery.board.nxt) { // again
+        offset = seq - s->base;
+        at = s->first;
+    }
     for (; offset >= s->extents[at].len; at = (at + 1) % EXTENTS)
         offset -= s->extents[at].len;
     for (; len && count < FRAME_PIECES; at = (at + 1) % EXTENTS, offset = 0) {
@@ -235,6 +245,10 @@ static void note_sent(struct sender *s, const struct piece *piece)
     }
     pcb->snd_nxt = pcb->snd_lbb = piece->seq + piece->len;
     s->unsent -= piece->len;
+    s->offset += piece->len;
+    unsigned last = (s->first + s->count - 1) % EXTENTS;
+    for (; s->at != last && s->offset >= s->extents[s->at].len; s->at = (s->at + 1) % EXTENTS)
+        s->offset -= s->extents[s->at].len;
 }
 
 static struct offer make_offer(const struct sender *s, const struct netif *netif)

@@ -104,7 +104,7 @@ static uint64_t rate_allows(const struct connection *c)
         return UINT64_MAX;
     allowed /= 1000000;
     uint64_t due = allowed > c->written ? allowed - c->written : 0;
-    return due < LWIP_MIN(test->params.rate / 8 / PORTIONS, BUFFER_BYTES) ? 0 : due;
+    return due < LWIP_MIN(run->params.rate / 8 / PORTIONS, BUFFER_BYTES) ? 0 : due;
 }
 
 // The sender's clock ends a timed test as well: what it would still send until the client's word
