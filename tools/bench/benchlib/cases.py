@@ -17,7 +17,7 @@ WIRES = ((10, 0.1, 0), (10, 1, 0), (50, 0.1, 0), (50, 1, 0), (10, 0, 1))
 @dataclasses.dataclass(frozen=True)
 class Case:
     """One kind of measurement. `direction` is as the guest sees it: it receives (in), sends (out)."""
-    workload: str  # tcp, loss, udp, echo, rtt
+    workload: str  # tcp, loss, udp, echo, rtt, idle
     vcpus: int = 1
     rsc: bool = True  # the host may coalesce what the guest receives
     direction: str = "in"
@@ -36,7 +36,8 @@ class Case:
             return f"TCP {self.direction}, {streams}, {delay} ms, {bad}"
         return {"udp": f"UDP in, {SMALL_BYTES} B datagrams",
                 "echo": f"TCP echo, {SMALL_BYTES} B on {ECHO_CONNECTIONS} connections",
-                "rtt": f"TCP echo, {ROUND_TRIP_BYTES} B on 1 connection"}[self.workload]
+                "rtt": f"TCP echo, {ROUND_TRIP_BYTES} B on 1 connection",
+                "idle": "nothing to do"}[self.workload]
 
     def __str__(self):
         return f"{self.vcpus} vCPU, RSC {'on' if self.rsc else 'off'}, {self.label}"
@@ -49,8 +50,8 @@ def tcp(vcpus, rsc, streams, directions=("in", "out")):
 
 
 def small(vcpus):
-    """Small packets; RSC does not matter for them."""
-    return [Case("udp", vcpus), Case("rtt", vcpus), Case("echo", vcpus)]
+    """Small packets and none at all; RSC does not matter for them."""
+    return [Case(workload, vcpus) for workload in ("idle", "udp", "rtt", "echo")]
 
 
 def lossy():

@@ -8,7 +8,8 @@ from . import results
 COLORS = {"dunlin": "#1b6ca8", "linux-tuned": "#e08e2b", "linux-reno": "#b0652a",
           "linux": "#9a9a9a"}
 TITLES = {"gbit_s": "Gbit/s", "packets_s": "packets/s", "requests_s": "requests/s",
-          "p50_us": "microseconds, less is better"}
+          "p50_us": "microseconds, less is better",
+          "cpu_percent": "% of a CPU, less is better"}
 BAR, GAP, LABEL, LENGTH, HEAD = 14, 14, 330, 520, 58
 
 

@@ -16,6 +16,7 @@ COLUMNS = {
                              ("p99_us", "p99 us", ",.0f"), *COSTS]),
     "rtt": ("per request", [("p50_us", "p50 us", ",.0f"), ("p99_us", "p99 us", ",.0f"),
                             ("requests_s", "requests/s", ",.0f"), *COSTS]),
+    "idle": ("per second", [("cpu_percent", "% of a CPU", ".2f"), *COSTS]),
 }
 WIDTH = 13
 
@@ -55,6 +56,17 @@ def table(rows):
         if times is not None:
             lines.append(f"  {'ratio':12}{times:{WIDTH}.2f}")
     return lines
+
+
+def alone(dunlin):
+    """What was measured of Dunlin without any load."""
+    if not dunlin:
+        return []
+    return ["", f"Dunlin from the kernel's entry to listening: {dunlin['boot_ms']:.0f} ms, "
+            f"{dunlin['boot_instructions']:,.0f} instructions",
+            f"BOOTX64.EFI: {dunlin['efi_bytes']:,} bytes; memory in use on 1 vCPU: "
+            f"{dunlin['idle_memory_mib']:.1f} MiB idle, {dunlin['receiving_memory_mib']:.1f} MiB "
+            f"receiving and {dunlin['sending_memory_mib']:.1f} MiB sending 16 streams"]
 
 
 def targets(found):

@@ -10,7 +10,7 @@ from .cases import SPREAD_STREAMS, SPREAD_VCPUS, Case
 DUNLIN, TUNED = "dunlin", "linux-tuned"
 # The measure by which a workload is judged, and whether more of it is better.
 MAIN = {"tcp": ("gbit_s", True), "loss": ("gbit_s", True), "udp": ("packets_s", True),
-        "echo": ("requests_s", True), "rtt": ("p50_us", False)}
+        "echo": ("requests_s", True), "rtt": ("p50_us", False), "idle": ("cpu_percent", False)}
 
 
 @dataclasses.dataclass

@@ -121,7 +121,17 @@ def round_trip(guest, _, net, seconds):
     return _requests(guest, net, seconds, ROUND_TRIP_BYTES, 1)
 
 
-RUN = {"tcp": transfer, "loss": lossy_transfer, "udp": datagrams, "echo": echo, "rtt": round_trip}
+def idle(guest, _, __, seconds):
+    """What a guest that is asked nothing takes of a CPU."""
+    before = observe.view(guest)
+    time.sleep(seconds)
+    after = observe.view(guest)
+    cost = observe.costs(guest, before, after, seconds, "in")
+    return {"cpu_percent": cost["vcpu_us"] / 1e4, **cost}
+
+
+RUN = {"idle": idle, "tcp": transfer, "loss": lossy_transfer, "udp": datagrams,
+       "echo": echo, "rtt": round_trip}
 
 
 def run(guest, case, net, seconds):
