@@ -42,5 +42,6 @@ bool synic_take_message(struct hv_message *out);
 // The same for any core's slot; only for panic, when the other cores are stopped.
 bool synic_take_message_of(unsigned core, struct hv_message *out);
 
-// Takes and clears (atomically, word by word) this core's VMBus event flags. False if none was set.
-bool synic_take_events(uint64_t flags[HV_EVENT_FLAG_WORDS]);
+// Takes and clears (atomically, word by word) the first `words` * 64 of this core's VMBus event flags.
+// False if none of them was set.
+bool synic_take_events(uint64_t flags[HV_EVENT_FLAG_WORDS], unsigned words);

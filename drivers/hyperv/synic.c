@@ -122,12 +122,12 @@ void synic_free_timer_message(void)
         free_slot(core_id(), slot, type);
 }
 
-bool synic_take_events(uint64_t flags[HV_EVENT_FLAG_WORDS])
+bool synic_take_events(uint64_t flags[HV_EVENT_FLAG_WORDS], unsigned words_used)
 {
     uint64_t *words = events[HV_SINT_VMBUS].words;
     uint64_t any = 0;
 
-    for (unsigned i = 0; i < HV_EVENT_FLAG_WORDS; i++) {
+    for (unsigned i = 0; i < words_used; i++) {
         // Reading first keeps the cache line shared while nothing happens.
         flags[i] = __atomic_load_n(&words[i], __ATOMIC_RELAXED)
                        ? __atomic_exchange_n(&words[i], 0, __ATOMIC_ACQ_REL)

@@ -23,7 +23,8 @@
 struct core_bus { // one core's side of VMBus
     struct bus_counters counters;
     struct poller poller;
-    bool interrupted; // the SynIC has something for us
+    bool interrupted;    // the SynIC has something for us
+    unsigned flag_words; // that the relids of its channels reach; it looks at no others
     struct channel *channels;
     struct channel *by_relid[VMBUS_MAX_RELID];
 };
@@ -64,9 +65,9 @@ static void take_events(void)
 {
     uint64_t flags[HV_EVENT_FLAG_WORDS];
 
-    if (!synic_take_events(flags))
+    if (!synic_take_events(flags, bus.flag_words))
         return;
-    for (unsigned word = 0; word < HV_EVENT_FLAG_WORDS; word++) {
+    for (unsigned word = 0; word < bus.flag_words; word++) {
         for (; flags[word]; flags[word] &= flags[word] - 1)
             take_event(word * 64 + (unsigned)__builtin_ctzll(flags[word]));
     }
@@ -166,6 +167,8 @@ static void core_add(void *arg)
 
     ASSERT(channel->relid < VMBUS_MAX_RELID && !bus.by_relid[channel->relid]);
     bus.by_relid[channel->relid] = channel;
+    if (bus.flag_words <= channel->relid / 64)
+        bus.flag_words = channel->relid / 64 + 1;
     channel->next = bus.channels;
     bus.channels = channel;
 }

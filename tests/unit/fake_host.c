@@ -83,11 +83,11 @@ bool synic_take_message_of(unsigned core, struct hv_message *out)
     return core == 0 && synic_take_message(out);
 }
 
-bool synic_take_events(uint64_t flags[HV_EVENT_FLAG_WORDS])
+bool synic_take_events(uint64_t flags[HV_EVENT_FLAG_WORDS], unsigned words)
 {
     bool any = false;
 
-    for (unsigned i = 0; i < HV_EVENT_FLAG_WORDS; i++) {
+    for (unsigned i = 0; i < words; i++) {
         flags[i] = event_flags[core_id()][i];
         any |= flags[i] != 0;
         event_flags[core_id()][i] = 0;
