@@ -67,15 +67,21 @@ void address6_init(void)
 void address6_setup(struct netif *netif)
 {
     netif->output_ip6 = interface_output6;
+    netif_set_ip6_autoconfig_enabled(netif, 0);
     if (core_id() == 0) // the others leave it to tell routers of groups, and to listen to them
         netif->flags |= NETIF_FLAG_MLD6;
 }
 
 void address6_start(struct netif *netif, bool first)
 {
+    struct interface *interface = netif->state;
     if (config.ip6 == CONFIG_IP6_OFF)
         return;
-    struct interface *interface = netif->state;
+    if (netif->mtu < IP6_MIN_MTU_LENGTH) {
+        log_warn("net: %s: no IPv6, its packets may be %u bytes long and the MTU is %u",
+                 nic_info(interface->nic)->name, IP6_MIN_MTU_LENGTH, netif->mtu);
+        return;
+    }
     interface->shared6.gateway = first;
     netif_create_ip6_linklocal_address(netif, 1);
     if (config.ip6 == CONFIG_IP6_AUTO || !first) {

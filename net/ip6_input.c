@@ -196,7 +196,8 @@ static struct pbuf *reassemble(struct pbuf *p, struct netif *netif, u16_t offset
 static void take_fragment(struct pbuf *p, struct netif *netif, u16_t offset)
 {
     const struct ip6_hdr *ip = p->payload;
-    if (p->len < p->tot_len || !is_mine(netif, &ip->dest)) {
+    // lwIP keeps note of a datagram whose first fragment alone is more than it may keep, and stumbles.
+    if (pbuf_clen(p) > IP_REASS_MAX_PBUFS / 8 || !is_mine(netif, &ip->dest)) {
         drop(p, &refused);
         return;
     }

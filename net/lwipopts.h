@@ -6,6 +6,7 @@
 // One core, one loop, no operating system.
 #define NO_SYS 1               // no threads: everything runs from the core's loop
 #define LWIP_TIMERS 1          // sys_check_timeouts() is called by net/stack.c
+#define LWIP_TESTMODE 1        // only makes lwip_cyclic_timer() public: net/stack.c stops some
 #define SYS_LIGHTWEIGHT_PROT 0 // interrupt handlers never call lwIP, nothing to protect
 #define LWIP_NETCONN 0         // raw API only
 #define LWIP_SOCKET 0          // raw API only

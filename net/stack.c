@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "kernel/alloc.h"
+#include "kernel/config.h"
 #include "kernel/console.h"
 #include "kernel/core.h"
 #include "kernel/log.h"
@@ -15,7 +16,11 @@
 #include "kernel/panic.h"
 #include "kernel/random.h"
 #include "kernel/time.h"
+#include "lwip/dhcp.h"
 #include "lwip/init.h"
+#include "lwip/ip6_frag.h"
+#include "lwip/mld6.h"
+#include "lwip/nd6.h"
 #include "lwip/netif.h"
 #include "lwip/priv/tcp_priv.h"
 #include "lwip/stats.h"
@@ -290,11 +295,30 @@ static struct stats_source tcp_stats = {.name = "tcp", .write = write_tcp_stats}
 
 // ---- Start ----
 
+// Of lwIP's periodic timers those that have nothing to do on this core, and would wake it for nothing:
+// ten times a second for the groups that only core 0 joins.
+static bool is_needless(lwip_cyclic_timer_handler timer)
+{
+    if (config.ip6 == CONFIG_IP6_OFF &&
+        (timer == nd6_tmr || timer == ip6_reass_tmr || timer == mld6_tmr))
+        return true;
+    return core_id() != 0 &&
+           (timer == mld6_tmr || timer == dhcp_fine_tmr || timer == dhcp_coarse_tmr);
+}
+
+static void stop_needless_timers(void)
+{
+    for (int i = 0; i < lwip_num_cyclic_timers; i++)
+        if (is_needless(lwip_cyclic_timers[i].handler))
+            sys_untimeout(lwip_cyclic_timer, (void *)(uintptr_t)&lwip_cyclic_timers[i]);
+}
+
 // The calling core's.
 static void stack_start(void)
 {
     port_counter = random_u32();
     lwip_init();
+    stop_needless_timers();
     retransmits_slot = tcp_ext_arg_alloc_id();
     sender_start();
     flow_start();

@@ -175,6 +175,30 @@ def test_router(options):
         run("ip", "netns", "del", far)
 
 
+def test_jumbo_frames():
+    native = start("--address6", f"{GUEST}/64", "--mtu", "9000")
+    try:
+        run("ip", "-n", native.namespace, "link", "set", "tap0", "mtu", "9000")
+        native.wait_log(rb"ready: iperf3 on 2001:db8:77::2 port 5201\n")
+        before = native.stats()["net"]["nic0"]
+        ping(native, GUEST, "-M", "do", "-s", 8952)
+        ping(native, GUEST, "-s", 20000)
+        after = native.stats()["net"]["nic0"]
+        assert after["tx_frames"] - before["tx_frames"] < 3 + 3 * 3 + 5
+        iperf3(native, "-t", "1", "-R")
+        iperf3(native, "-t", "1")
+    finally:
+        native.close()
+
+
+def test_mtu_too_small():
+    native = start("--mtu", "1279")
+    try:
+        native.wait_log(rb"warn: net: nic0: no IPv6, ")
+    finally:
+        native.close()
+
+
 def test_address_that_another_has():
     native = Native("--offload", "--address6", f"{GUEST}/64")
     run("ip", "-n", native.namespace, "addr", "add", f"{GUEST}/64", "dev", "tap0", "nodad")
