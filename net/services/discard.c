@@ -82,9 +82,10 @@ static bool discard_wanted(void)
 
 static int discard_start(struct service *service)
 {
+    struct udp_pcb *pcb;
     int error = service_listen(DISCARD_PORT, on_accept);
     if (!error)
-        error = service_listen_udp(DISCARD_PORT, on_datagram);
+        error = service_listen_udp(DISCARD_PORT, on_datagram, &pcb);
     if (error)
         return error;
     service->port = DISCARD_PORT;

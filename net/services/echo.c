@@ -206,9 +206,10 @@ static bool echo_wanted(void)
 
 static int echo_start(struct service *service)
 {
+    struct udp_pcb *pcb;
     int error = service_listen(ECHO_PORT, on_accept);
     if (!error)
-        error = service_listen_udp(ECHO_PORT, on_datagram);
+        error = service_listen_udp(ECHO_PORT, on_datagram, &pcb);
     if (error)
         return error;
     service->port = ECHO_PORT;

@@ -49,7 +49,7 @@ int service_listen(uint16_t port, tcp_accept_fn accept)
     return 0;
 }
 
-int service_listen_udp(uint16_t port, udp_recv_fn receive)
+int service_listen_udp(uint16_t port, udp_recv_fn receive, struct udp_pcb **out)
 {
     struct udp_pcb *pcb = udp_new_ip_type(IPADDR_TYPE_ANY);
     if (!pcb)
@@ -59,6 +59,7 @@ int service_listen_udp(uint16_t port, udp_recv_fn receive)
         return -EADDRINUSE;
     }
     udp_recv(pcb, receive, NULL);
+    *out = pcb;
     return 0;
 }
 

@@ -12,8 +12,8 @@
 // Opens a TCP port; accept is lwIP's callback. 0, or a negative errno.
 int service_listen(uint16_t port, tcp_accept_fn accept);
 
-// Opens a UDP port. 0, or a negative errno.
-int service_listen_udp(uint16_t port, udp_recv_fn receive);
+// Opens a UDP port; *pcb is what to send from. 0, or a negative errno.
+int service_listen_udp(uint16_t port, udp_recv_fn receive, struct udp_pcb **pcb);
 
 // When the first segment of a connection to a service came, in time_now() units.
 uint64_t service_arrived(const struct tcp_pcb *pcb);

@@ -120,10 +120,33 @@ def test_reports_retransmits_and_words(native):
     assert "sent " in report["server_output_text"]
 
 
-def test_udp_is_refused(native):
-    report = native.iperf3("-u", "-t", "1")
-    assert "not implemented" in report["error"]
-    native.wait_log(rb"refused: UDP tests are not supported")
+@pytest.mark.parametrize("options", [
+    [], ["-R"], ["-P", "4"], ["-P", "4", "-R"], ["--bidir"], ["-l", "64"], ["-l", "64", "-R"],
+    ["-l", "4000"], ["-l", "4000", "-R"], ["-O", "1"], ["-n", "1M"],
+], ids=lambda o: " ".join(o) or "to server")
+def test_udp(native, options):
+    """Next to nothing is lost at a low rate, and both sides agree on what was sent."""
+    report = native.iperf3("-u", "-b", "8M", *([] if "-n" in options else ["-t", "2"]), *options)
+    assert "error" not in report, report["error"]
+    end = report["end"]
+    streams = len(end["streams"])
+    assert streams == {"-P": 4, "--bidir": 2}.get(options[0] if options else "", 1)
+    for stream in end["streams"]:
+        udp = stream["udp"]
+        size = int(options[1]) if "-l" in options else udp["bytes"] / udp["packets"]
+        assert udp["packets"] * size == pytest.approx(udp["bytes"], rel=0.05)
+        assert udp["packets"] > (1 << 20) / size * 0.9 if "-n" in options else 100
+        assert udp["lost_percent"] < 5 and udp["jitter_ms"] < 100
+    if "-n" not in options:
+        one_way = 1 if "--bidir" in options else streams
+        assert end["sum"]["bits_per_second"] == pytest.approx(8e6 * one_way, rel=0.15)
+
+
+def test_udp_without_a_limit(native):
+    """As fast as it goes, which is more than the client takes."""
+    report = native.iperf3("-u", "-b", "0", "-R", "-t", "2")
+    assert "error" not in report, report["error"]
+    assert report["end"]["sum"]["packets"] > 10000
 
 
 def test_second_client_is_denied(native):
@@ -273,7 +296,8 @@ def test_flood_of_connections(native):
 
 
 @pytest.mark.parametrize("parameters,error", [
-    ({"udp": True, "parallel": 1}, 13), ({"sctp": True, "parallel": 1}, 18),
+    ({"udp": True, "parallel": 1}, 24), ({"udp": True, "len": 15}, 24),
+    ({"udp": True, "len": 65508}, 24), ({"sctp": True, "parallel": 1}, 18),
     ({"tcp": True, "parallel": 129}, 6), ({"tcp": True, "parallel": 0}, 6),
     ({"tcp": True, "parallel": -1}, 6), ({"tcp": True, "parallel": 1e300}, 6),
     ({"tcp": True, "omit": 601}, 12), ({"tcp": True, "time": 86401}, 5),
@@ -352,6 +376,65 @@ def test_whole_test_by_hand(native):
     control.sendall(bytes([IPERF_DONE]))
     control.close()
     stream.close()
+
+
+def udp_socket(native):
+    sock = native.enter(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    sock.connect((SERVER, PORT))
+    sock.settimeout(5)
+    return sock
+
+
+def udp_results(control):
+    """Ends a test; what the server says of its streams."""
+    control.sendall(bytes([TEST_END]))
+    assert receive(control, 1) == bytes([EXCHANGE_RESULTS])
+    control.sendall(struct.pack(">I", 14) + b'{"streams":[]}')
+    length = struct.unpack(">I", receive(control, 4))[0]
+    return json.loads(receive(control, length))["streams"]
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["32 bits", "64 bits"])
+def test_udp_numbers(native, wide):
+    """What is lost, late and twice is counted as the stock server does; the old hello, too; a hello that
+    comes again is answered again and opens nothing."""
+    control = begin(native, {"udp": True, "parallel": 2, "len": 100, "udp_counters_64bit": int(wide)})
+    assert receive(control, 1) == bytes([CREATE_STREAMS])
+    socks = [udp_socket(native) for _ in range(2)]
+    for hello, answer in ((0x36373839, 0x39383736), (0x36373839, 0x39383736)):
+        socks[0].send(struct.pack("<I", hello))
+        assert socks[0].recv(100) == struct.pack("<I", answer)
+    socks[1].send(struct.pack("<I", 123456789))
+    assert socks[1].recv(100) == struct.pack("<I", 987654321)
+    assert receive(control, 2) == bytes([TEST_START, TEST_RUNNING])
+    for number in (1, 2, 6, 4, 7, 7, 10):
+        socks[0].send(struct.pack(">IIQ" if wide else ">III", 5, number * 1000, number) + bytes(50))
+    socks[0].send(b"short")
+    socks[1].send(struct.pack(">IIQ" if wide else ">III", 5, 0, 1) + bytes(50))
+    time.sleep(0.2)
+    first, second = udp_results(control)
+    size = 66 if wide else 62
+    assert (first["id"], first["packets"], first["errors"], first["bytes"]) == (1, 10, 3, 7 * size)
+    assert (second["id"], second["packets"], second["errors"], second["bytes"]) == (3, 1, 0, size)
+    assert second["jitter"] == 0 < first["jitter"] < 0.01
+    control.close()
+    for sock in socks:
+        sock.close()
+
+
+def test_udp_strangers(native):
+    """Without a test, or in a test by TCP, a hello is not answered."""
+    with udp_socket(native) as sock:
+        sock.settimeout(0.2)
+        with pytest.raises(TimeoutError):
+            sock.send(struct.pack("<I", 0x36373839))
+            sock.recv(100)
+        control = begin(native, {"tcp": True, "parallel": 1})
+        assert receive(control, 1) == bytes([CREATE_STREAMS])
+        with pytest.raises(TimeoutError):
+            sock.send(struct.pack("<I", 0x36373839))
+            sock.recv(100)
+        control.close()
 
 
 def test_late_data_is_counted(native):

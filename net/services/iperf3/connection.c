@@ -17,6 +17,8 @@
 #define COOKIE_TIME (10 * TIME_S) // from connecting to the whole cookie, and being told what it is
 #define LINGER_TIME (2 * TIME_S)  // for closing its side when all is said
 
+#define WRITE_BYTES 32768 // at once, of a long message
+
 #define TICK 100       // ms, while there is any connection
 #define TICK_WAITING 2 // ms, while one waits to be told what it is
 
@@ -69,10 +71,17 @@ void connection_linger(struct connection *c)
 
 bool connection_write(struct connection *c, const void *data, size_t len)
 {
-    if (!c->pcb || tcp_write(c->pcb, data, (u16_t)len, TCP_WRITE_FLAG_COPY) != ERR_OK)
-        return false;
-    tcp_output(c->pcb);
-    return true;
+    const char *at = data;
+    while (c->pcb && len) {
+        u16_t n = (u16_t)LWIP_MIN(len, WRITE_BYTES);
+        if (tcp_write(c->pcb, at, n, TCP_WRITE_FLAG_COPY) != ERR_OK)
+            return false;
+        at += n;
+        len -= n;
+    }
+    if (c->pcb)
+        tcp_output(c->pcb);
+    return c->pcb;
 }
 
 bool connection_say(struct connection *c, int8_t what)
@@ -212,7 +221,8 @@ static void tick(void *arg)
     (void)arg;
     uint64_t now = time_now();
     uint32_t tests = test_tick(now), streams = member_tick(now);
-    uint32_t next = LWIP_MIN(tests, streams);
+    uint32_t next = LWIP_MIN(tests, streams), datagrams = udp_tick(now);
+    next = LWIP_MIN(next, datagrams);
     for (struct connection *c = connections; c; c = c->next) {
         next = LWIP_MIN(next, TICK);
         if (c->role == CONNECTION_WAITS) {
@@ -265,8 +275,9 @@ static bool still_needed(const struct connection *c)
 
 static bool iperf3_poll(void)
 {
+    bool sending = udp_poll();
     if (!attention)
-        return false;
+        return sending;
     attention = false;
     test_poll();
     struct connection **link = &connections;
@@ -289,6 +300,8 @@ static int iperf3_start(struct service *service)
 {
     service->port = config.iperf3_port;
     int error = stream_init();
+    if (!error)
+        error = udp_start(service->port);
     return error ? error : service_listen(service->port, on_accept);
 }
 

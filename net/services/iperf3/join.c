@@ -63,14 +63,30 @@ static void deny(struct connection *c)
         connection_close(c, CLOSE_HARD);
 }
 
+uint16_t join_ticket(void)
+{
+    tickets++;
+    if (!tickets)
+        tickets++;
+    return tickets;
+}
+
+static void on_question(const void *data);
+
+bool join_ask(const uint8_t *cookie, uint16_t ticket, uint64_t arrived)
+{
+    struct question question = {.core = (uint8_t)core_id(), .ticket = ticket, .arrived = arrived};
+    if (cookie)
+        memcpy(question.cookie, cookie, COOKIE_TEXT);
+    return message_post(atomic_load(&gate) >> 8, on_question, &question, sizeof(question));
+}
+
 static bool asked(const struct connection *c)
 {
     return c->role == CONNECTION_WAITS && c->asked && time_now() - c->asked < ASK_AGAIN;
 }
 
-static void on_question(const void *data);
-
-static void ask(struct connection *c, unsigned home)
+static void ask(struct connection *c)
 {
     unsigned count = 0;
     for (const struct connection *other = connections_first(); other; other = other->next)
@@ -78,30 +94,33 @@ static void ask(struct connection *c, unsigned home)
     if (asked(c) || count >= MAX_ASKED || !c->pcb)
         return; // an answer or the tick brings us back
     if (!c->ticket)
-        c->ticket = ++tickets ? tickets : ++tickets;
-    struct question question = {
-        .core = (uint8_t)core_id(), .ticket = c->ticket, .arrived = service_arrived(c->pcb)};
-    memcpy(question.cookie, c->cookie, COOKIE_TEXT);
-    if (message_post(home, on_question, &question, sizeof(question)))
+        c->ticket = join_ticket();
+    if (join_ask(c->cookie, c->ticket, service_arrived(c->pcb)))
         c->asked = time_now();
 }
 
 void join_decide(struct connection *c)
 {
-    uint32_t word = atomic_load(&gate);
-    if ((word & 0xff) == GATE_FREE && c->pcb) {
-        if (gate_take()) {
-            test_begin(c);
-            return;
-        }
-        word = atomic_load(&gate); // another core was faster
+    if (gate_state() == GATE_FREE && c->pcb && gate_take()) {
+        test_begin(c);
+        return;
     }
-    if ((word & 0xff) == GATE_BUSY && !c->asked)
-        deny(c);
-    else if ((word & 0xff) == GATE_BUSY || (word & 0xff) == GATE_STREAMS)
-        ask(c, word >> 8);
-    else
-        connections_tick_now(); // soon there is no test
+    switch (gate_state()) {
+    case GATE_BUSY:
+    case GATE_UDP_STREAMS:
+        if (c->asked)
+            ask(c);
+        else
+            deny(c);
+        break;
+    case GATE_STREAMS:
+        ask(c);
+        break;
+    case GATE_FREE: // just now
+    case GATE_CLOSING:
+        connections_tick_now(); // there will be no test, soon
+        break;
+    }
 }
 
 // ---- On the core that asked ----
@@ -118,12 +137,14 @@ static void on_answer(const void *data)
 {
     const struct answer *answer = data;
     struct connection *c = find(answer->ticket);
-    if (!c)
-        return; // the same question was answered before
+    if (!c) { // if it was one, the same question was answered before
+        udp_answered(answer->ticket, answer->run, answer->slot);
+        return;
+    }
     c->asked = 0;
     if (answer->run)
         member_join(answer->run, answer->slot, c);
-    else if (gate_state() == GATE_STREAMS || gate_state() == GATE_BUSY)
+    else if (gate_state() != GATE_FREE && gate_state() != GATE_CLOSING)
         deny(c);
     for (c = connections_first(); c; c = c->next)
         if (c->role == CONNECTION_WAITS && !asked(c))

@@ -72,6 +72,7 @@ static void let_go(struct connection *c, enum run_phase phase)
 
 static void follow(enum run_phase phase)
 {
+    udp_follow(phase);
     for (struct connection *c = connections_first(); c; c = c->next) {
         if (!c->run)
             continue;
@@ -102,9 +103,16 @@ bool member_poke(unsigned core, struct run *run)
     return message_post(core, on_poke, &poke, sizeof(poke));
 }
 
-void member_join(struct run *run, struct run_stream *slot, struct connection *c)
+void member_enter(struct run *run)
 {
     member = run;
+    enum run_phase phase = run_phase(run);
+    follow(phase < RUN_OVER ? phase : RUN_ENDED); // the end comes by a poke
+    connections_tick_now();
+}
+
+void member_join(struct run *run, struct run_stream *slot, struct connection *c)
+{
     c->run = run;
     c->slot = slot;
     connection_busy(c, CONNECTION_STREAM);
@@ -112,9 +120,7 @@ void member_join(struct run *run, struct run_stream *slot, struct connection *c)
         stream_prepare(c);
     else
         member_stream_gone(c);
-    enum run_phase phase = run_phase(run);
-    follow(phase < RUN_OVER ? phase : RUN_ENDED); // the end comes by a poke
-    connections_tick_now();
+    member_enter(run);
 }
 
 uint32_t member_tick(uint64_t now)

@@ -20,7 +20,7 @@ enum iperf3_error {
     IPERF3_BAD_BUFFER_SIZE = 8,
     IPERF3_BAD_MSS = 10,
     IPERF3_BAD_OMIT = 12,
-    IPERF3_NOT_IMPLEMENTED = 13,
+    IPERF3_BAD_DATAGRAM_SIZE = 24,
     IPERF3_NO_SCTP = 18,
     IPERF3_REVERSE_AND_BIDIR = 25,
     IPERF3_UNKNOWN_MESSAGE = 110,
@@ -35,13 +35,15 @@ struct iperf3_params {
     bool reverse; // we send
     bool bidir;   // both send
     bool nodelay;
-    bool server_output;  // the client wants our own words, too
-    uint32_t streams;    // 1..IPERF3_MAX_STREAMS, each way
-    uint32_t time, omit; // seconds; time 0: ends by bytes or blocks
-    uint32_t mss;        // 0: not given
-    uint32_t window;     // bytes, 0: not given
-    uint64_t rate;       // bit/s for each stream that we send, 0: no limit
-    char client[16];     // version
+    bool udp, counters64; // datagrams, with numbers of 64 bits
+    bool server_output;   // the client wants our own words, too
+    uint32_t streams;     // 1..IPERF3_MAX_STREAMS, each way
+    uint32_t time, omit;  // seconds; time 0: ends by bytes or blocks
+    uint32_t mss;         // 0: not given
+    uint32_t window;      // bytes, 0: not given
+    uint32_t block;       // bytes of a datagram
+    uint64_t rate;        // bit/s for each stream that we send, 0: no limit
+    char client[16];      // version
 };
 
 // IPERF3_OK, or what to tell the client. *out is set in any case.

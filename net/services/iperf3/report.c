@@ -12,10 +12,12 @@
 #include <stb_sprintf.h>
 
 #define CORES_IN_A_LINE 8
+#define WORDS 384 // as iperf3_results_size() expects
 
 struct totals {
     unsigned streams;
     uint64_t bytes, microseconds;
+    uint64_t packets, errors; // UDP
 };
 
 static void add_result(const struct test *test, const struct run_stream *s,
@@ -30,6 +32,11 @@ static void add_result(const struct test *test, const struct run_stream *s,
         .sender = s->sender,
         .bytes = run_get(&s->bytes) - (omits ? run_get(&s->omitted) : 0),
         .retransmits = s->retransmits - (omits ? s->retransmits_omitted : 0),
+        .packets = run_get(&s->packets),
+        .errors = run_get(&s->errors),
+        .packets_omitted = omits ? run_get(&s->packets_omitted) : 0,
+        .errors_omitted = omits ? run_get(&s->errors_omitted) : 0,
+        .jitter = run_get(&s->jitter),
         .microseconds = (end - test->measured) / TIME_US,
     };
 }
@@ -38,6 +45,8 @@ static void add_total(struct totals *total, const struct iperf3_stream_result *r
 {
     total->streams++;
     total->bytes += result->bytes;
+    total->packets += result->packets - result->packets_omitted;
+    total->errors += result->errors - result->errors_omitted;
     total->microseconds = LWIP_MAX(total->microseconds, result->microseconds);
 }
 
@@ -51,11 +60,15 @@ static int describe(char *out, int size, const char *verb, const struct totals *
     if (!t->streams)
         return 0;
     uint64_t rate = kbits_per_second(t);
-    return stbsp_snprintf(
+    int at = stbsp_snprintf(
         out, size, "%s %llu bytes in %llu.%02u s by %u stream%s = %llu.%03u Mbit/s; ", verb,
         (unsigned long long)t->bytes, (unsigned long long)(t->microseconds / 1000000),
         (unsigned)(t->microseconds / 10000 % 100), t->streams, t->streams == 1 ? "" : "s",
         (unsigned long long)(rate / 1000), (unsigned)(rate % 1000));
+    if (t->packets)
+        at += stbsp_snprintf(out + at, size - at, "%llu of %llu datagrams lost; ",
+                             (unsigned long long)t->errors, (unsigned long long)t->packets);
+    return at;
 }
 
 // One line, more on large machines, of what each core did.
@@ -93,6 +106,7 @@ static bool send(const struct test *test, const struct iperf3_stream_result *res
         return false;
     uint64_t took = test->ended - test->run->started;
     struct iperf3_totals totals = {
+        .udp = test->run->params.udp,
         .load = took ? (unsigned)(test->busy * 10000 / took) : 0,
         .words = test->run->params.server_output ? words : NULL,
     };
@@ -100,7 +114,7 @@ static bool send(const struct test *test, const struct iperf3_stream_result *res
     uint32_t prefix = lwip_htonl((u32_t)len);
     memcpy(text, &prefix, 4);
     text[4 + len] = SAY_DISPLAY_RESULTS;
-    bool sent = len + 5 <= UINT16_MAX && connection_write(test->control, text, len + 5);
+    bool sent = connection_write(test->control, text, len + 5);
     heap_free(text);
     return sent;
 }
@@ -115,8 +129,9 @@ bool report_results(struct test *test)
         add_result(test, test_stream(test, i), &results[i]);
         add_total(&totals[results[i].sender], &results[i]);
     }
-    char words[256];
+    char words[WORDS];
     int at = describe(words, sizeof(words), "received", &totals[false]);
+    totals[true].packets = 0; // only the client knows what it missed
     at += describe(words + at, (int)sizeof(words) - at, "sent", &totals[true]);
     stbsp_snprintf(words + at, (int)sizeof(words) - at, "the client counts %llu bytes",
                    (unsigned long long)test->client_bytes);

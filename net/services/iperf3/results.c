@@ -11,8 +11,8 @@
 #include "net/services/iperf3/json.h"
 #include "net/services/iperf3/params.h"
 
-#define STREAM_BYTES 240 // longest text of one stream
-#define FRAME_BYTES 768  // all the rest, with up to 256 bytes of words
+#define STREAM_BYTES 340 // longest text of one stream
+#define FRAME_BYTES 896  // all the rest, with up to 384 bytes of words
 
 // A client tells about each way's streams, in up to 12 members each.
 #define MAX_TOKENS (IPERF3_MAX_STREAMS * 2 * 25 + 128)
@@ -34,12 +34,16 @@ static void append(struct text *text, const char *format, ...)
     va_end(args);
 }
 
-static void append_stream(struct text *text, const struct iperf3_stream_result *stream)
+static void append_stream(struct text *text, const struct iperf3_stream_result *stream, bool udp)
 {
-    append(text, "{\"id\":%u,\"bytes\":%llu,\"retransmits\":%d,\"jitter\":0,\"errors\":0,",
-           stream->id, (unsigned long long)stream->bytes,
-           stream->sender ? (int)stream->retransmits : -1);
-    append(text, "\"omitted_errors\":0,\"packets\":0,\"omitted_packets\":0,\"start_time\":0,");
+    append(
+        text, "{\"id\":%u,\"bytes\":%llu,\"retransmits\":%d,\"jitter\":%llu.%09u,", stream->id,
+        (unsigned long long)stream->bytes, stream->sender && !udp ? (int)stream->retransmits : -1,
+        (unsigned long long)(stream->jitter / 1000000000), (unsigned)(stream->jitter % 1000000000));
+    append(text, "\"errors\":%llu,\"omitted_errors\":%llu,", (unsigned long long)stream->errors,
+           (unsigned long long)stream->errors_omitted);
+    append(text, "\"packets\":%llu,\"omitted_packets\":%llu,\"start_time\":0,",
+           (unsigned long long)stream->packets, (unsigned long long)stream->packets_omitted);
     append(text, "\"end_time\":%llu.%06u}", (unsigned long long)(stream->microseconds / 1000000),
            (unsigned)(stream->microseconds % 1000000));
 }
@@ -63,9 +67,9 @@ size_t iperf3_results_write(char *out, size_t size, const struct iperf3_stream_r
     append(&text, "{\"cpu_util_total\":%u.%02u,\"cpu_util_user\":0,\"cpu_util_system\":%u.%02u,",
            totals->load / 100, totals->load % 100, totals->load / 100, totals->load % 100);
     append(&text, "\"sender_has_retransmits\":%d,\"congestion_used\":\"%s\",\"streams\":[",
-           sends ? 1 : -1, config.reno ? "reno" : "bbr");
+           sends ? !totals->udp : -1, config.reno ? "reno" : "bbr");
     for (unsigned i = 0; i < count; i++) {
-        append_stream(&text, &streams[i]);
+        append_stream(&text, &streams[i], totals->udp);
         append(&text, i + 1 < count ? "," : "]");
     }
     if (totals->words)

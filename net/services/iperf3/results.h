@@ -9,13 +9,17 @@
 
 struct iperf3_stream_result {
     uint32_t id;
-    bool sender;           // we sent
-    uint64_t bytes;        // that arrived; those of the omitted seconds are not counted
-    uint32_t retransmits;  // if we sent
+    bool sender;          // we sent
+    uint64_t bytes;       // that arrived; those of the omitted seconds are not counted
+    uint32_t retransmits; // if we sent, by TCP
+    // By UDP; of the received in all, and of these in the seconds to omit:
+    uint64_t packets, packets_omitted, errors, errors_omitted;
+    uint64_t jitter;       // ns
     uint64_t microseconds; // how long, up to the last byte
 };
 
 struct iperf3_totals {
+    bool udp;
     unsigned load;     // of the processors, in hundredths of a percent of one
     const char *words; // for the client to show, or NULL; must need no escapes but for newlines
 };

@@ -21,12 +21,15 @@ enum run_phase {
 
 struct run_stream {
     // Written by the stream's core only.
-    _Atomic uint64_t bytes;     // received, or acknowledged by the client
-    _Atomic uint64_t omitted;   // of these, in the seconds that do not count
-    _Atomic uint64_t last_byte; // when one last came or was acknowledged
-    _Atomic uint32_t retransmits, retransmits_omitted;
-    _Atomic bool ended; // RUN_ENDED was seen: what we sent is final
-    _Atomic bool gone;  // nothing more will come
+    _Atomic uint64_t bytes;                            // received, or acknowledged by the client
+    _Atomic uint64_t omitted;                          // of these, in the seconds that do not count
+    _Atomic uint64_t last_byte;                        // when one last came or was acknowledged
+    _Atomic uint32_t retransmits, retransmits_omitted; // TCP
+    _Atomic uint64_t packets, packets_omitted;         // UDP: sent, or the highest number received
+    _Atomic uint64_t errors, errors_omitted;           // of the received: missing so far
+    _Atomic uint64_t jitter;                           // ns
+    _Atomic bool ended;                                // RUN_ENDED was seen: what we sent is final
+    _Atomic bool gone;                                 // nothing more will come
     // Written by the home core before RUN_GO.
     bool sender;     // we send
     uint8_t core;    // where the stream lives
@@ -34,7 +37,7 @@ struct run_stream {
     uint16_t ticket; // see join.c
     uint64_t arrived;
 } __attribute__((aligned(64)));
-_Static_assert(sizeof(struct run_stream) == 64, "no line is written by two cores");
+_Static_assert(sizeof(struct run_stream) == 128, "no line is written by two cores");
 
 struct run {
     // Constant before any other core knows of it.

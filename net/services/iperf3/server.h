@@ -75,7 +75,7 @@ void connection_linger(struct connection *c);
 // A connection that has become part of a test does not count as idle any more.
 void connection_busy(struct connection *c, enum connection_role role);
 
-// Sends a copy of what has to fit. False: it did not.
+// Sends a copy of what has to fit. False: it did not, or not all of it.
 bool connection_write(struct connection *c, const void *data, size_t len);
 bool connection_say(struct connection *c, int8_t what);
 
@@ -94,6 +94,7 @@ enum gate {
     GATE_FREE,    // no test
     GATE_BUSY,    // a test, but no streams are wanted
     GATE_STREAMS, // a test waits for its streams
+    GATE_UDP_STREAMS,
     GATE_CLOSING, // a test is as good as over
 };
 
@@ -107,7 +108,16 @@ void gate_set(enum gate state);
 // by the tick for those that still wait.
 void join_decide(struct connection *c);
 
+// A new number for a question, not 0.
+uint16_t join_ticket(void);
+
+// Asks the home core whether this is a stream of its test; cookie NULL: by UDP. False: not now.
+bool join_ask(const uint8_t *cookie, uint16_t ticket, uint64_t arrived);
+
 // ---- member.c ----
+
+// This core has a stream of the run: follows it from now on.
+void member_enter(struct run *run);
 
 // A connection of this core becomes a stream; c is NULL if there is none any more.
 void member_join(struct run *run, struct run_stream *slot, struct connection *c);
@@ -124,8 +134,15 @@ void member_stream_gone(struct connection *c);
 
 // ---- stream.c ----
 
-// Memory that all streams send from. 0, or -ENOMEM. Core 0 first.
+// Memory that all streams send from: 64 KiB. 0, or -ENOMEM. Core 0 first.
 int stream_init(void);
+const uint8_t *stream_buffer(void);
+
+// How many bytes more than `sent` a stream that we send may have sent by now.
+uint64_t stream_rate_allows(const struct run *run, uint64_t sent);
+
+// True if a test of a certain length has lasted so long.
+bool stream_time_is_over(const struct run *run);
 
 // Prepares a connection for data, as the test's parameters say.
 void stream_prepare(struct connection *c);
@@ -142,12 +159,30 @@ void stream_send(struct connection *c);
 // If the seconds to omit are just over: what was counted so far does not count.
 void stream_measure(struct connection *c, uint64_t now);
 
+// ---- udp.c ----
+
+// Opens the port on this core. 0, or a negative errno.
+int udp_start(uint16_t port);
+
+// The answer to a question that was not a connection's.
+void udp_answered(uint16_t ticket, struct run *run, struct run_stream *slot);
+
+// A new phase of the run that this core has streams of.
+void udp_follow(enum run_phase phase);
+
+// With the core's tick; milliseconds until it wants the next one.
+uint32_t udp_tick(uint64_t now);
+
+// Every turn. True: there is more to send.
+bool udp_poll(void);
+
 // ---- test.c: the home core ----
 
 // A new test; there is none, and the gate is this core's.
 void test_begin(struct connection *control);
 
-// A connection of any core says that it is a stream. The slot that it gets, or NULL: it is none.
+// A connection of any core says that it is a stream; one by UDP has no cookie, its first byte is 0.
+// The slot that it gets, or NULL: it is none.
 struct run_stream *test_join(unsigned core, uint16_t ticket, uint64_t arrived, const char *cookie,
                              struct run **run);
 

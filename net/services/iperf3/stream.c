@@ -28,6 +28,11 @@ int stream_init(void)
     return 0;
 }
 
+const uint8_t *stream_buffer(void)
+{
+    return buffer;
+}
+
 void stream_prepare(struct connection *c)
 {
     const struct iperf3_params *params = &c->run->params;
@@ -92,10 +97,8 @@ static uint64_t queue_room(const struct connection *c)
     return queued < window ? LWIP_MIN(room, window - queued) : 0;
 }
 
-// How many bytes the client's limit on the rate allows now.
-static uint64_t rate_allows(const struct connection *c)
+uint64_t stream_rate_allows(const struct run *run, uint64_t sent)
 {
-    const struct run *run = c->run;
     if (!run->params.rate)
         return UINT64_MAX;
     uint64_t microseconds = (time_now() - run->started) / TIME_US;
@@ -103,13 +106,12 @@ static uint64_t rate_allows(const struct connection *c)
     if (__builtin_mul_overflow(run->params.rate / 8, microseconds, &allowed))
         return UINT64_MAX;
     allowed /= 1000000;
-    uint64_t due = allowed > c->written ? allowed - c->written : 0;
-    return due < LWIP_MIN(run->params.rate / 8 / PORTIONS, BUFFER_BYTES) ? 0 : due;
+    return allowed > sent ? allowed - sent : 0;
 }
 
 // The sender's clock ends a timed test as well: what it would still send until the client's word
 // arrives the client would not count.
-static bool time_is_over(const struct run *run)
+bool stream_time_is_over(const struct run *run)
 {
     uint64_t seconds = (uint64_t)run->params.time + run->params.omit;
     return run->params.time && time_now() - run->started >= seconds * TIME_S;
@@ -117,9 +119,12 @@ static bool time_is_over(const struct run *run)
 
 void stream_send(struct connection *c)
 {
-    if (time_is_over(c->run))
+    if (stream_time_is_over(c->run))
         return;
-    uint64_t room = LWIP_MIN(queue_room(c), rate_allows(c));
+    uint64_t room = queue_room(c), due = stream_rate_allows(c->run, c->written);
+    if (due < LWIP_MIN(c->run->params.rate / 8 / PORTIONS, BUFFER_BYTES))
+        return;
+    room = LWIP_MIN(room, due);
     while (room) {
         uint32_t at = c->written % BUFFER_BYTES;
         uint32_t n = (uint32_t)LWIP_MIN(room, BUFFER_BYTES - at);

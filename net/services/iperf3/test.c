@@ -126,8 +126,9 @@ void test_begin(struct connection *control)
 
 static void log_params(const struct iperf3_params *p)
 {
-    LOG_CLIENT(log_info, "iperf3: test of %s, iperf %s: %s, %u stream%s, %u s%s",
+    LOG_CLIENT(log_info, "iperf3: test of %s, iperf %s: %s%s, %u stream%s, %u s%s",
                test->control->name, p->client[0] ? p->client : "(no version)",
+               p->udp ? "UDP, " : "",
                p->bidir     ? "both ways"
                : p->reverse ? "we send"
                             : "we receive",
@@ -138,8 +139,6 @@ static void log_params(const struct iperf3_params *p)
 static const char *explain(enum iperf3_error error)
 {
     switch (error) {
-    case IPERF3_NOT_IMPLEMENTED:
-        return "UDP tests are not supported, only TCP";
     case IPERF3_NO_SCTP:
         return "SCTP tests are not supported, only TCP";
     case IPERF3_BAD_PARAMS:
@@ -171,7 +170,7 @@ static void params_received(void)
     test->run->wanted = params.streams * (params.bidir ? 2 : 1);
     log_params(&params);
     enter(TEST_STREAMS);
-    gate_set(GATE_STREAMS);
+    gate_set(params.udp ? GATE_UDP_STREAMS : GATE_STREAMS);
     if (!connection_say(test->control, SAY_CREATE_STREAMS))
         give_up("cannot send");
 }
@@ -214,8 +213,8 @@ static void streams_complete(void)
 struct run_stream *test_join(unsigned core, uint16_t ticket, uint64_t arrived, const char *cookie,
                              struct run **run)
 {
-    if (!test || !test->run || test->state == TEST_OVER ||
-        memcmp(cookie, test->cookie, IPERF3_COOKIE - 1) != 0)
+    if (!test || !test->run || test->state == TEST_OVER || !cookie[0] != test->run->params.udp ||
+        (cookie[0] && memcmp(cookie, test->cookie, IPERF3_COOKIE - 1) != 0))
         return NULL;
     *run = test->run;
     for (unsigned i = 0; i < test->count; i++)
@@ -256,7 +255,7 @@ static void note_promise(void *ctx, uint64_t id, uint64_t bytes)
     (void)ctx;
     test->client_bytes += bytes;
     for (unsigned i = 0; i < test->count; i++)
-        if (test_stream(test, i)->id == id && !test->run->params.omit)
+        if (test_stream(test, i)->id == id && !test->run->params.omit && !test->run->params.udp)
             test->promised[i] = bytes;
 }
 
@@ -291,7 +290,8 @@ static bool drained(uint64_t now)
         bool gone = atomic_load_explicit(&s->gone, memory_order_acquire);
         if (!gone && !atomic_load_explicit(&s->ended, memory_order_acquire))
             return false;
-        if (!gone && !s->sender && !silent && run_get(&s->bytes) < test->promised[i])
+        if (!gone && !s->sender && !silent && !test->run->params.udp &&
+            run_get(&s->bytes) < test->promised[i])
             return false;
     }
     return true;
