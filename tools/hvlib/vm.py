@@ -82,7 +82,8 @@ class Spec:  # pylint: disable=too-many-instance-attributes
     kernel: Path = None  # a Linux kernel, with initrd
     initrd: Path = None
     append: str = ""
-    # Each "user", "tap:IFNAME" or "socket:OPTIONS", then ",property=value" for the hv-net device.
+    # Each "user", "tap:IFNAME" or "socket:OPTIONS", then ",property=value" for the hv-net device,
+    # which has a channel for each processor unless queues= says otherwise.
     nics: list = dataclasses.field(default_factory=lambda: ["user"])
     nic_opts: list = dataclasses.field(default_factory=list)  # for every hv-net
     forwards: list = dataclasses.field(default_factory=list)  # of the first user NIC
@@ -141,7 +142,9 @@ def _nic_arguments(spec):
     for index, text in enumerate(spec.nics):
         kind, *options = text.split(",")
         options = [*spec.nic_opts, *options]
-        channels = [1, *(int(o.partition("=")[2]) for o in options if o.startswith("queues="))][-1]
+        if not any(o.startswith("queues=") for o in options):
+            options.insert(0, f"queues={spec.vcpus}")
+        channels = [int(o.partition("=")[2]) for o in options if o.startswith("queues=")][-1]
         backend, _, rest = kind.partition(":")
         if backend == "user":
             netdev = f"user,id=net{index}"

@@ -107,6 +107,7 @@ void hv_net_rx_flush(void *opaque)
     HvNet *s = opaque;
     uint32_t i;
 
+    s->rx_flush_due = false;
     for (i = 0; i < s->queues; i++) {
         hv_net_batch_flush(s, hv_net_channel(s, i));
     }
@@ -486,7 +487,8 @@ ssize_t hv_net_receive_iov(NetClientState *nc, const struct iovec *iov,
     }
     if (hv_net_queue_of(s, chan)->batch_count >= s->batch_ranges) {
         hv_net_batch_flush(s, chan);
-    } else {
+    } else if (!s->rx_flush_due) {
+        s->rx_flush_due = true;     /* scheduling it costs a system call */
         qemu_bh_schedule(s->rx_flush);
     }
     return iov_size(iov, count);

@@ -199,6 +199,7 @@ struct HvNet {
     uint32_t backends;
     QEMUTimer *link_timer;
     QEMUBH *rx_flush;
+    bool rx_flush_due;
     uint8_t *scratch;           /* HV_NET_FRAME_MAX bytes */
     bool vnet;                  /* frames of the backend have a vnet header */
     HvNetWire wire;             /* between the backend and us */
