@@ -89,6 +89,11 @@ void interface_inject(struct interface *interface, struct pbuf *p, uint16_t chec
 // How many frames of the wire the frame stands for that lwIP is looking at.
 unsigned interface_arriving_segments(void);
 
+// ack.c: a segment with data that stands for several has arrived, and lwIP is going to take it; and the
+// batch that it came with has ended.
+void ack_at_batch_end(struct tcp_pcb *pcb);
+void ack_batch_end(void);
+
 // tx.c: nic_client.tx_done and .tx_ready.
 void interface_tx_done(struct nic *nic, void *done_ctx);
 void interface_tx_ready(struct nic *nic);

@@ -73,6 +73,8 @@
 #define LWIP_WND_SCALE 1
 #define TCP_RCV_SCALE 7 // windows up to 8 MB in units of 128
 #define TCP_WND (1024 * 1024)
+// Every ACK tells the window; apart from those it is told so late.
+#define TCP_WND_UPDATE_THRESHOLD (TCP_WND / 4)
 #define TCP_SND_BUF                                                                                \
     (512 * 1024)           // longer queues of MSS-sized segments cost more to walk than they give
 #define TCP_SNDLOWAT 16384 // for sockets, but checked even without them

@@ -31,7 +31,9 @@ struct rx_part { // a stretch of a received frame
 // frees them one by one; the tokens go back with the last.
 struct rx_loan {
     struct interface *interface;
-    unsigned live;   // parts that are not free yet
+    unsigned count;  // of parts
+    unsigned live;   // that are not free yet
+    uint32_t rest;   // bytes in all but the first
     unsigned tokens; // kept in the first parts, in order
     uint8_t header[HEADER_BYTES];
     struct rx_part parts[];
@@ -44,15 +46,35 @@ unsigned interface_arriving_segments(void)
     return arriving;
 }
 
-static void rx_part_freed(struct pbuf *p)
+static void rx_return(struct rx_loan *loan)
 {
-    struct rx_loan *loan = ((struct rx_part *)p)->loan;
-    if (--loan->live)
-        return;
     loan->interface->rx_on_loan--;
     for (unsigned i = 0; i < loan->tokens; i++)
         nic_rx_release(loan->interface->nic, loan->parts[i].token);
     heap_free(loan);
+}
+
+static void rx_part_freed(struct pbuf *p)
+{
+    struct rx_loan *loan = ((struct rx_part *)p)->loan;
+    if (--loan->live == 0)
+        rx_return(loan);
+}
+
+void stack_free_received(struct pbuf *p)
+{
+    const struct rx_part *part = (const struct rx_part *)p;
+    if (p->ref == 1 && (p->flags & PBUF_FLAG_IS_CUSTOM) &&
+        part->pbuf.custom_free_function == rx_part_freed && part == part->loan->parts) {
+        // The whole loan, as it was made but for headers taken off its front, and nothing behind it.
+        struct rx_loan *loan = part->loan;
+        const struct pbuf *last = &loan->parts[loan->count - 1].pbuf.pbuf;
+        if (loan->live == loan->count && !last->next && p->tot_len == p->len + loan->rest) {
+            rx_return(loan);
+            return;
+        }
+    }
+    pbuf_free(p);
 }
 
 // The frame in memory of its own; its sections are given back by the caller. NULL: no memory.
@@ -82,12 +104,12 @@ static struct pbuf *rx_copy(struct interface *interface, const struct nic_frame 
     return all;
 }
 
-// The last `len` bytes of a frame that has `left` bytes to its end.
+// Refers to `len` bytes; the frame has `left` from there to its end.
 static void rx_part_init(struct rx_loan *loan, struct rx_part *part, const void *data, uint32_t len,
                          uint32_t left)
 {
     // lwIP does not write a received payload, so the receive buffer need not be const to it.
-    part->pbuf.pbuf = (struct pbuf){.next = len < left ? &(part + 1)->pbuf.pbuf : NULL,
+    part->pbuf.pbuf = (struct pbuf){.next = &(part + 1)->pbuf.pbuf,
                                     .payload = (void *)(uintptr_t)data,
                                     .tot_len = (u16_t)left,
                                     .len = (u16_t)len,
@@ -111,23 +133,26 @@ static struct pbuf *rx_lend(struct interface *interface, const struct nic_frame 
         loan->parts[i].token = tokens[i];
     struct rx_part *part = loan->parts;
     rx_part_init(loan, part++, loan->header, HEADER_BYTES, in->len);
-    uint32_t headers = 0, left = in->len - HEADER_BYTES;
-    for (unsigned i = 0; i < in->count; i++) {
-        const uint8_t *data = in->pieces[i].data;
-        uint32_t len = in->pieces[i].len;
-        if (headers < HEADER_BYTES) {
-            uint32_t n = LWIP_MIN(len, HEADER_BYTES - headers);
-            memcpy(loan->header + headers, data, n);
-            headers += n;
-            data += n;
-            len -= n;
-            if (!len)
-                continue;
+    const struct nic_piece *piece = in->pieces, *end = piece + in->count;
+    uint32_t headers = 0, left = in->len - HEADER_BYTES, used = 0;
+    loan->rest = left;
+    while (headers < HEADER_BYTES) { // most often all in the first piece
+        used = LWIP_MIN(piece->len, HEADER_BYTES - headers);
+        memcpy(loan->header + headers, piece->data, used);
+        headers += used;
+        if (used == piece->len) {
+            piece++;
+            used = 0;
         }
-        rx_part_init(loan, part++, data, len, left);
-        left -= len;
     }
-    loan->live = (unsigned)(part - loan->parts);
+    for (; piece < end; piece++) {
+        uint32_t len = piece->len - used;
+        rx_part_init(loan, part++, (const uint8_t *)piece->data + used, len, left);
+        left -= len;
+        used = 0;
+    }
+    (part - 1)->pbuf.pbuf.next = NULL;
+    loan->live = loan->count = (unsigned)(part - loan->parts);
     interface->rx_on_loan++;
     return &loan->parts[0].pbuf.pbuf;
 }
@@ -211,5 +236,6 @@ void interface_batch_end(struct nic *nic)
     struct interface *interface = nic_client_data(nic);
     if (interface)
         coalesce_flush(&interface->coalesce);
+    ack_batch_end();
     nic_flush(nic);
 }

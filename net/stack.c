@@ -194,9 +194,8 @@ err_t net_tcp_segment_in(struct tcp_pcb *pcb, const struct tcp_hdr *header, u16_
     if (pcb->state < SYN_RCVD || pcb->state == TIME_WAIT)
         return ERR_OK;
     show_sender(pcb, header, options_len, here, rest, p);
-    // lwIP acknowledges every second segment; this counts for more than one.
     if (p->tot_len && interface_arriving_segments() > 1)
-        tcp_set_flags(pcb, TF_ACK_DELAY);
+        ack_at_batch_end(pcb);
     if (!TCP_SEQ_GT(header->seqno, pcb->rcv_nxt))
         return ERR_OK;
     u32_t end = header->seqno + p->tot_len + (TCPH_FLAGS(header) & TCP_FIN ? 1 : 0);

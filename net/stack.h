@@ -38,5 +38,9 @@ void connect_start(void);
 err_t stack_tcp_connect(struct tcp_pcb *pcb, const ip_addr_t *remote, u16_t remote_port,
                         tcp_connected_fn connected);
 
+// Frees what a tcp_recv() callback was given, as pbuf_free() does, but in one step where it can be: a
+// frame of 64 KiB has many parts. The core that received it.
+void stack_free_received(struct pbuf *p);
+
 // How many segments of a connection were sent more than once. The connection's core.
 uint32_t stack_tcp_retransmits(const struct tcp_pcb *pcb);

@@ -7,6 +7,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 enum rndis_type {
     RNDIS_PACKET = 1,
@@ -323,6 +324,50 @@ enum rndis_verdict rndis_header_check(const uint8_t *message, uint32_t range,
 // which is read once. The frame in *out lies inside the message; only a fragment that is not the first
 // may be shorter than an Ethernet header.
 enum rndis_verdict rndis_check(const uint8_t *message, uint32_t length, struct rndis_frame *out);
+
+// What a host sends for each fragment but the first of a frame: the per-packet information begins with
+// what makes it a fragment, and of the rest the first one's counts. The most frequent message by far.
+#define RNDIS_FRAGMENT_DATA (sizeof(struct rndis_packet) + sizeof(struct rndis_ppi) + 4) // or later
+
+struct rndis_fragment { // checked
+    uint32_t offset;    // of the data, from the start of the message
+    uint32_t length;
+    uint8_t flags; // enum rndis_packet_flags
+};
+
+// Takes apart such a message. False: it is another one, or not in order, and rndis_header_check() and
+// rndis_check() must decide. Reads each byte once, as they do.
+static inline bool rndis_continuation(const uint8_t *message, uint32_t range,
+                                      struct rndis_fragment *out)
+{
+    struct {
+        uint32_t type, length, data_offset, data_length;
+    } head;
+    struct {
+        uint32_t offset, length;
+    } area;
+    struct {
+        uint32_t size, type, offset;
+        struct rndis_packet_id id;
+    } ppi;
+
+    if (range < RNDIS_FRAGMENT_DATA)
+        return false;
+    memcpy(&head, message, sizeof(head));
+    memcpy(&area, message + offsetof(struct rndis_packet, ppi_offset), sizeof(area));
+    memcpy(&ppi, message + sizeof(struct rndis_packet), sizeof(ppi));
+    __asm__ volatile("" ::: "memory"); // the host may write meanwhile: judge what was read
+    uint32_t begin = head.data_offset + RNDIS_HEADER_BYTES;
+    out->offset = begin;
+    out->length = head.data_length;
+    out->flags = ppi.id.flags;
+    return head.type == RNDIS_PACKET && area.offset == RNDIS_PACKET_BODY &&
+           area.length >= sizeof(ppi) && ppi.size == sizeof(ppi) && ppi.type == PPI_PACKET_ID &&
+           ppi.offset == sizeof(struct rndis_ppi) &&
+           (ppi.id.flags & (RNDIS_FRAGMENT | RNDIS_FRAGMENT_FIRST)) == RNDIS_FRAGMENT &&
+           head.length <= range && begin >= RNDIS_FRAGMENT_DATA && begin <= head.length &&
+           head.data_length - 1 < head.length - begin;
+}
 
 // Checks a private copy of a query's completion: the information in it, or NULL.
 const void *rndis_query_info(const void *reply, uint32_t length, uint32_t *info_length);

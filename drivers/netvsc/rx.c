@@ -11,6 +11,8 @@
 #include "kernel/alloc.h"
 #include "kernel/panic.h"
 
+#define RANGES_AT_ONCE 32u
+
 int rx_start(struct nic_queue *q)
 {
     uint32_t sections = q->nic->receive.section_count;
@@ -153,8 +155,27 @@ static void abandon(struct nic_queue *q, struct rx_group *group)
     group->status = NVSP_STATUS_FAILURE;
 }
 
-// A fragment of a frame that the host put together: all of them lie in ranges of one packet that follow
-// each other. True if it was the last and the client got the frame.
+// Adds a fragment to the frame that is being put together: all of them lie in ranges of one packet that
+// follow each other. True if it was the last and the client got the frame.
+static bool append(struct nic_queue *q, struct rx_group *group, const uint8_t *data,
+                   uint32_t length, uint8_t flags)
+{
+    struct rx_assembly *a = &q->rx.assembly;
+    unsigned count = a->count;
+
+    if (count == NIC_RX_PIECES || length > UINT16_MAX - a->len) {
+        abandon(q, group);
+        return false;
+    }
+    a->pieces[count++] = (struct nic_piece){data, length};
+    a->len += length;
+    a->count = count;
+    if (!(flags & RNDIS_FRAGMENT_LAST))
+        return false;
+    a->count = 0;
+    return deliver(q, group, &a->first, a->pieces, count, a->len);
+}
+
 static bool add_fragment(struct nic_queue *q, struct rx_group *group, const uint8_t *message,
                          const struct rndis_frame *f)
 {
@@ -169,17 +190,7 @@ static bool add_fragment(struct nic_queue *q, struct rx_group *group, const uint
         group->status = NVSP_STATUS_FAILURE;
         return false;
     }
-    if (a->count == NIC_RX_PIECES || f->length > UINT16_MAX - a->len) {
-        abandon(q, group);
-        return false;
-    }
-    a->pieces[a->count++] = (struct nic_piece){message + f->offset, f->length};
-    a->len += f->length;
-    if (!(f->flags & RNDIS_FRAGMENT_LAST))
-        return false;
-    unsigned count = a->count;
-    a->count = 0;
-    return deliver(q, group, &a->first, a->pieces, count, a->len);
+    return append(q, group, message + f->offset, f->length, f->flags);
 }
 
 // One range of the receive buffer: a frame or a control message. True if the client got a frame.
@@ -240,6 +251,36 @@ static bool transfer_check(struct nic_queue *q, const struct ring_packet *packet
            header.range_count <= (packet->header_len - fixed) / sizeof(struct transfer_range);
 }
 
+// Of a packet's ranges those from `first`, at most RANGES_AT_ONCE. True if the client got a frame.
+static bool some_ranges(struct nic_queue *q, struct rx_group *group,
+                        const struct ring_packet *packet, uint32_t first, uint32_t count)
+{
+    const struct receive_buffer *buffer = &q->nic->receive;
+    const struct rx_assembly *assembly = &q->rx.assembly;
+    struct transfer_range ranges[RANGES_AT_ONCE];
+    bool frames = false;
+
+    if (count > RANGES_AT_ONCE)
+        count = RANGES_AT_ONCE;
+    ring_copy_out(&q->channel.in, packet,
+                  sizeof(struct packet_descriptor) + sizeof(struct transfer_pages_header) +
+                      first * (uint32_t)sizeof(ranges[0]),
+                  ranges, count * (uint32_t)sizeof(ranges[0]));
+    for (uint32_t i = 0; i < count; i++) {
+        const uint8_t *message = buffer->memory + ranges[i].offset;
+        struct rndis_fragment f;
+
+        // Most are the next fragment of a frame, and a section's range of it.
+        if (assembly->count && ranges[i].bytes <= buffer->section_size &&
+            ranges[i].offset <= buffer->bytes - buffer->section_size &&
+            rndis_continuation(message, ranges[i].bytes, &f))
+            frames |= append(q, group, message + f.offset, f.length, f.flags);
+        else
+            frames |= range_message(q, group, &ranges[i]);
+    }
+    return frames;
+}
+
 static bool transfer_packet(struct nic_queue *q, const struct ring_packet *packet)
 {
     struct nic_rx *rx = &q->rx;
@@ -266,15 +307,8 @@ static bool transfer_packet(struct nic_queue *q, const struct ring_packet *packe
     rx->pinned += ranges;
     if (rx->pinned > rx->pinned_peak)
         rx->pinned_peak = rx->pinned;
-    for (uint32_t i = 0; i < ranges; i++) {
-        struct transfer_range range;
-        uint32_t at = sizeof(struct packet_descriptor) + sizeof(struct transfer_pages_header) +
-                      i * (uint32_t)sizeof(range);
-
-        ring_copy_out(&q->channel.in, packet, at, &range, sizeof(range));
-        if (range_message(q, group, &range))
-            frames = true;
-    }
+    for (uint32_t i = 0; i < ranges; i += RANGES_AT_ONCE)
+        frames |= some_ranges(q, group, packet, i, ranges - i);
     abandon(q, group);
     group_put(q, group);
     return frames;

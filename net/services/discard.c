@@ -6,6 +6,7 @@
 #include "kernel/core.h"
 #include "net/services/listen.h"
 #include "net/services/service.h"
+#include "net/stack.h"
 
 #define DISCARD_PORT 9
 #define MAX_CONNECTIONS 2048 // of one core
@@ -27,7 +28,7 @@ static err_t on_receive(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t er
     }
     mine()->bytes += p->tot_len;
     tcp_recved(pcb, p->tot_len);
-    pbuf_free(p);
+    stack_free_received(p);
     return ERR_OK;
 }
 

@@ -391,6 +391,8 @@ static void fragment(uint32_t section, uint8_t flags, uint32_t at, uint32_t len,
                          16, PPI_HASH,      12, 0x1000 + section};
     uint8_t *to = host_receive_buffer() + section * HOST_SECTION;
 
+    if ((flags & FIRST) == RNDIS_FRAGMENT && !csum)
+        p.ppi_length = 16; // as hosts do: whatever else there is to say is with the first one
     memcpy(to, &p, sizeof(p));
     memcpy(to + 44, ppis, sizeof(ppis));
     memcpy(to + 92, frame + at, len);

@@ -133,6 +133,51 @@ static void test_fragments(void **state)
     assert_int_equal(frame.flags, 0);
 }
 
+// What the quick look at a fragment takes, the thorough one takes as well, and finds the same; but for
+// per-packet information that the quick one does not look at.
+static void test_quick_and_thorough(void **state)
+{
+    static const uint32_t interesting[] = {
+        0,          1,          8,          12,         16,
+        36,         52,         60,         61,         112,
+        119,        120,        0x7fffffff, 0x80000000, PPI_PACKET_ID,
+        0x00000101, 0x00000501, 0x00000301, ~0u};
+    unsigned accepted = 0;
+
+    (void)state;
+    srand(43);
+    for (unsigned i = 0; i < 200000; i++) {
+        struct packet p = good();
+        struct rndis_fragment quick;
+        struct rndis_frame frame;
+        uint32_t range = i & 1 ? 120 : (uint32_t)rand() % 121;
+
+        set_ppi(&p, 1, PPI_PACKET_ID);
+        set_ppi(&p, 3, 1 | (RNDIS_FRAGMENT | (i & 2 ? RNDIS_FRAGMENT_LAST : 0)) << 8);
+        for (unsigned n = (unsigned)rand() % 3; n--;) {
+            uint32_t value = interesting[(unsigned)rand() % (sizeof(interesting) / 4)];
+            memcpy((uint8_t *)&p + ((unsigned)rand() % 30) * 4, &value, 4);
+        }
+        uint8_t *message = malloc(range ? range : 1);
+        memcpy(message, &p, range);
+        bool taken = rndis_continuation(message, range, &quick);
+        free(message);
+        if (!taken)
+            continue;
+        accepted++;
+        enum rndis_verdict verdict = check_range(&p, range, &frame);
+        assert_true(quick.offset >= 60 && quick.length > 0 && quick.offset <= range &&
+                    quick.length <= range - quick.offset);
+        if (p.head.ppi_length > 16 && verdict == RNDIS_BAD_PPI)
+            continue;
+        assert_int_equal(verdict, RNDIS_OK);
+        assert_int_equal(quick.offset, frame.offset);
+        assert_int_equal(quick.length, frame.length);
+        assert_int_equal(quick.flags, frame.flags);
+    }
+    assert_true(accepted > 10000);
+}
+
 static void test_bad_length(void **state)
 {
     struct packet p = good();
@@ -362,7 +407,7 @@ int main(void)
         cmocka_unit_test(test_bad_ppi),       cmocka_unit_test(test_random_words),
         cmocka_unit_test(test_query_info),    cmocka_unit_test(test_offloads),
         cmocka_unit_test(test_bad_offloads),  cmocka_unit_test(test_large_offloads),
-        cmocka_unit_test(test_fragments),
+        cmocka_unit_test(test_fragments),     cmocka_unit_test(test_quick_and_thorough),
     };
     return cmocka_run_group_tests_name("rndis", tests, NULL, NULL);
 }

@@ -77,7 +77,7 @@ void stream_receive(struct connection *c, struct pbuf *p)
     u16_t kept = (u16_t)LWIP_MIN(c->withhold, p->tot_len);
     c->withhold -= kept;
     tcp_recved(c->pcb, p->tot_len - kept);
-    pbuf_free(p);
+    stack_free_received(p);
 }
 
 void stream_sent(struct connection *c, uint32_t bytes)
