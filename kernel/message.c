@@ -188,7 +188,7 @@ static void run_call(const void *data)
 
 void core_call(unsigned core, void (*fn)(void *arg), void *arg)
 {
-    struct call call = {.fn = fn, .arg = arg, .next = calls}, *pointer = &call;
+    struct call call = {.fn = fn, .arg = arg, .next = calls};
     struct call **link = &calls;
 
     ASSERT(core_id() == 0);
@@ -197,7 +197,7 @@ void core_call(unsigned core, void (*fn)(void *arg), void *arg)
         return;
     }
     calls = &call;
-    while (!message_post(core, run_call, &pointer, sizeof(pointer)))
+    while (!message_post_pointer(core, run_call, &call))
         fiber_sleep(CALL_RETRY);
     while (!call.seen)
         event_wait(&call.event, WAIT_FOREVER);

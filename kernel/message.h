@@ -16,6 +16,12 @@
 // messages_start(); not from interrupt handlers.
 bool message_post(unsigned to, void (*fn)(const void *data), const void *data, size_t len);
 
+// The same with a pointer for data: fn gets the address of a copy of the pointer.
+static inline bool message_post_pointer(unsigned to, void (*fn)(const void *data), const void *p)
+{
+    return message_post(to, fn, &p, sizeof(p));
+}
+
 // Runs fn(arg) in the loop of core `core` and returns when it has; messages that `core` sent to core 0
 // before have then been taken, too. From a fiber of core 0; the own core's is simply called. fn must
 // not wait for anything.

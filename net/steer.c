@@ -153,7 +153,7 @@ void steer_wish(struct nic *nic, const uint8_t core_of[NIC_TABLE_SIZE])
     __atomic_store_n(&wished[interface->index], cores, __ATOMIC_RELAXED);
     // A core that cannot be told sees it at its next connection.
     for (uint64_t left = share_cores(interface); left; left &= left - 1)
-        message_post((unsigned)__builtin_ctzll(left), follow_wish, &nic, sizeof(nic));
+        message_post_pointer((unsigned)__builtin_ctzll(left), follow_wish, nic);
 }
 
 void steer_join(struct interface *interface)

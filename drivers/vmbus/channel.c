@@ -89,7 +89,7 @@ static void fail_device(const void *data)
 // it goes its channels are closed, each by a call to its core, which does not overtake this.
 static void tell_dead(struct channel *c)
 {
-    c->untold = !message_post(0, fail_device, &c->device, sizeof(c->device));
+    c->untold = !message_post_pointer(0, fail_device, c->device);
 }
 
 static bool core_poll(void *ctx)
@@ -338,7 +338,7 @@ void channel_rescinded(struct channel *channel)
     if (channel->core == 0)
         rescinded(&channel);
     else
-        message_post(channel->core, rescinded, &channel, sizeof(channel));
+        message_post_pointer(channel->core, rescinded, channel);
 }
 
 void vmbus_start_core(void)
