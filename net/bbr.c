@@ -35,6 +35,7 @@
 #define LIMIT_LEAST 70            // per cent of what the path holds
 #define CALM_ROUNDS 8             // after so many round trips without a cut,
 #define CALM_TIME (200 * TIME_MS) // and so long, the limit is tried in each
+#define LIMIT_MOST (1u << 30)     // no limit any more
 #define CWND_SEGMENTS 4           // never less
 
 static const unsigned phase_gains[] = {125, 75, 100, 100, 100, 100, 100, 100};
@@ -211,11 +212,18 @@ static void cut_limit(struct congestion *c, uint64_t now)
     b->limit = limit < least_cwnd(c) ? least_cwnd(c) : (uint32_t)limit;
     b->calm_rounds = 0;
     b->cut_at = now;
+    b->step = c->mss;
 }
 
-static bool calm(const struct bbr *b, uint64_t now)
+// Some time after it was cut the limit grows, by more each round trip, until there is loss again.
+static void raise_limit(struct congestion *c, const struct ack_sample *s)
 {
-    return b->calm_rounds > CALM_ROUNDS && now - b->cut_at > CALM_TIME;
+    struct bbr *b = &c->bbr;
+    if (b->limit == UINT32_MAX || !s->cwnd_limited || b->calm_rounds <= CALM_ROUNDS ||
+        s->now - b->cut_at <= CALM_TIME)
+        return;
+    b->limit = b->limit + b->step > LIMIT_MOST ? UINT32_MAX : b->limit + b->step;
+    b->step = 2 * b->step < b->limit / 4 ? 2 * b->step : b->limit / 4;
 }
 
 // Too much loss tells that a queue on the path is too short for what is under way.
@@ -232,12 +240,13 @@ static void judge_loss(struct congestion *c, const struct ack_sample *s)
         begin_judging(b, s);
         return;
     }
-    if (arrived < JUDGED_SEGMENTS * c->mss && b->lost < LOSS_SEGMENTS * c->mss)
-        return;
-    if (b->lost >= LOSS_SEGMENTS * c->mss && b->lost * 100 > LOSS_PERCENT * (arrived + b->lost))
+    if (b->lost < LOSS_SEGMENTS * c->mss || b->lost * 100 <= LOSS_PERCENT * (arrived + b->lost)) {
+        raise_limit(c, s);
+        if (arrived < JUDGED_SEGMENTS * c->mss && b->lost < LOSS_SEGMENTS * c->mss)
+            return;
+    } else {
         cut_limit(c, s->now);
-    else if (b->limit != UINT32_MAX && s->cwnd_limited && calm(b, s->now))
-        b->limit += b->limit / 8 + c->mss;
+    }
     begin_judging(b, s);
 }
 

@@ -60,6 +60,7 @@ struct bbr {
     uint32_t limit;       // of what may be under way, UINT32_MAX: none
     unsigned calm_rounds; // since it was cut,
     uint64_t cut_at;      // which was then
+    uint32_t step;        // by which it grows next
 
     uint32_t before_timeout; // cwnd, 0: not after a time-out
 };

@@ -14,9 +14,12 @@
 #define PROBE_LEAST (10 * TIME_MS)
 #define PROBE_DELAYED_ACK (50 * TIME_MS)
 
-#define DUPLICATES 3u         // that tell a loss
-#define REORDER_MOST 8u       // quarters of a round trip
-#define PACING_CREDIT TIME_MS // how much of its time a piece may have lost to a late timer
+#define DUPLICATES 3u   // that tell a loss
+#define REORDER_MOST 8u // quarters of a round trip
+
+// So late a timer may be without making us slower: a quarter of a round trip, within these.
+#define CREDIT_LEAST TIME_MS
+#define CREDIT_MOST (3 * TIME_MS)
 
 void recovery_init(struct recovery *r, uint32_t seq, uint32_t mss, bool sack, bool reno,
                    uint64_t now)
@@ -462,7 +465,8 @@ static void pace(struct recovery *r, uint32_t len, uint64_t now)
         r->send_at = 0;
         return;
     }
-    uint64_t earliest = now > PACING_CREDIT ? now - PACING_CREDIT : 0;
+    uint64_t credit = lesser(greater(r->min_rtt / 4, CREDIT_LEAST), CREDIT_MOST);
+    uint64_t earliest = now > credit ? now - credit : 0;
     r->send_at = greater(r->send_at, earliest) + len * TIME_S / rate;
 }
 
