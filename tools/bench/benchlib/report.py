@@ -21,6 +21,12 @@ COLUMNS = {
 WIDTH = 13
 
 
+def _cases(rows):
+    """The cases, those of a workload together, as the benchmark went through them otherwise."""
+    order = list(results.MAIN)
+    return sorted(dict.fromkeys(case for case, _ in rows), key=lambda c: order.index(c.workload))
+
+
 def _cell(row, measure, style):
     return f"{row[measure]['median']:{style}}" if measure in row else "-"
 
@@ -39,7 +45,7 @@ def table(rows):
     lines = []
     workload = None
     guests = list(dict.fromkeys(guest for _, guest in rows))
-    for case in dict.fromkeys(case for case, _ in rows):
+    for case in _cases(rows):
         unit, columns = COLUMNS[case.workload]
         if case.workload != workload:
             workload = case.workload
@@ -76,4 +82,30 @@ def targets(found):
         bound = ">=" if key in results.AT_LEAST else "<="
         shown = "not measured" if value is None else f"{value:,.2f}"
         lines.append(f"  {key:20}{shown:>16}  {bound} {limit:<10,g}{word}")
+    return lines
+
+
+def _number(value):
+    """Three significant digits, no exponent."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+
+
+def markdown(rows):
+    """The main measure of each case for every guest, and the ratio, as Markdown tables."""
+    lines = []
+    guests = list(dict.fromkeys(guest for _, guest in rows))
+    workload = None
+    for case in _cases(rows):
+        measure, _ = results.MAIN[case.workload]
+        _, columns = COLUMNS[case.workload]
+        if case.workload != workload:
+            workload = case.workload
+            title = dict((m, t) for m, t, _ in columns)[measure]
+            lines += ["", f"| {workload}, {title} | " + " | ".join(guests) + " | ratio |",
+                      "|---|" + "---|" * (len(guests) + 1)]
+        cells = [_number(rows[case, g][measure]["median"]) if measure in rows.get((case, g), {})
+                 else "-" for g in guests]
+        times = results.better(rows, case, *results.MAIN[workload])
+        lines.append(f"| {case} | " + " | ".join(cells)
+                     + f" | {'-' if times is None else f'{times:.2f}'} |")
     return lines
