@@ -172,6 +172,18 @@ def test_jumbo(guest, tapnet):
     guest.check("ip link set eth0 mtu 1500 && ethtool -K eth0 tso on lro on")
 
 
+def test_few_sections(guest, tapnet):
+    """A receive buffer with room for hardly more than one large frame: others wait, none is lost."""
+    usual = re.search(r"Current.*?RX:\s+(\d+)", guest.check("ethtool -g eth0"), re.S)[1]
+    guest.check("ethtool -G eth0 rx 90")
+    assert nic(guest)["rx_sections"] < 110
+    before = nic(guest)
+    counts = counted(guest, tapnet)
+    guest.check(f"ethtool -G eth0 rx {usual}")
+    assert counts["rx_coalesced"] > 20 and counts["rx_dropped"] == 0, counts
+    assert nic(guest)["rx_stalls_section"] > before["rx_stalls_section"]
+
+
 def replug(guest, **properties):
     guest.vm.qmp("device_del", id="nic0")
     for wanted in (False, True):

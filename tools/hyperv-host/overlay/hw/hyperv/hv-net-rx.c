@@ -485,6 +485,7 @@ ssize_t hv_net_receive_iov(NetClientState *nc, const struct iovec *iov,
     if (!deliver(s, &s->backend[nc->queue_index], chan, &frame)) {
         return 0;
     }
+    s->backend[nc->queue_index].rx_frames++;
     if (hv_net_queue_of(s, chan)->batch_count >= s->batch_ranges) {
         hv_net_batch_flush(s, chan);
     } else if (!s->rx_flush_due) {

@@ -290,6 +290,7 @@ static void tx_sent(NetClientState *nc, ssize_t ret)
 static void tx_send(HvNet *s, uint32_t backend, const struct iovec *iov,
                     int count)
 {
+    s->backend[backend].tx_frames++;
     if (!hv_net_wire_send(s, qemu_get_subqueue(s->nic, backend), iov, count,
                           tx_sent)) {
         s->backend[backend].tx_blocked = true;

@@ -212,6 +212,21 @@ static uint32_t queue_stats(HvNet *s, QDict *out)
     return pending;
 }
 
+static void backend_stats(HvNet *s, QDict *out)
+{
+    QList *list = qlist_new();
+    uint32_t i;
+
+    for (i = 0; i < s->backends; i++) {
+        QDict *item = qdict_new();
+
+        qdict_put_int(item, "tx_frames", s->backend[i].tx_frames);
+        qdict_put_int(item, "rx_frames", s->backend[i].rx_frames);
+        qlist_append(list, item);
+    }
+    qdict_put(out, "backend_queues", list);
+}
+
 static void hv_net_stats(QDict *out, void *opaque)
 {
     HvNet *s = opaque;
@@ -219,7 +234,7 @@ static void hv_net_stats(QDict *out, void *opaque)
 
     vmbus_device_stats(VMBUS_DEVICE(s), out);
     pending = queue_stats(s, out);
-    qdict_put_int(out, "backend_queues", s->backends);
+    backend_stats(s, out);
     qdict_put_int(out, "tx_packets", s->tx_packets);
     qdict_put_int(out, "tx_bytes", s->tx_bytes);
     qdict_put_int(out, "tx_errors", s->tx_errors);

@@ -105,6 +105,9 @@ typedef struct HvNetBackend {
     bool tx_blocked;            /* it has not taken the last frame */
     bool rx_stalled;            /* we said "later" */
     uint16_t rx_stalled_on;     /* because of this channel */
+
+    uint64_t tx_frames;
+    uint64_t rx_frames;
 } HvNetBackend;
 
 /* What belongs to one channel. */
