@@ -5,7 +5,7 @@
 #include "kernel/core.h"
 #include "kernel/time.h"
 
-#define LOG_BURST 50u
+#define LOG_BURST 50u // of all cores together
 #define LOG_INTERVAL (50 * TIME_MS)
 
 static PERCORE uint64_t filled; // when the allowance was last added to
@@ -16,7 +16,8 @@ bool client_log_allowed(void)
     uint64_t intervals = (time_now() - filled) / LOG_INTERVAL;
     if (intervals) {
         filled += intervals * LOG_INTERVAL;
-        allowance = intervals < LOG_BURST - allowance ? allowance + (unsigned)intervals : LOG_BURST;
+        unsigned most = LOG_BURST / core_count() + 1;
+        allowance = intervals < most - allowance ? allowance + (unsigned)intervals : most;
     }
     if (!allowance) {
         left_out++;
