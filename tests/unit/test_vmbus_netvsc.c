@@ -254,6 +254,33 @@ static void child_test_version(void)
     check_all_freed();
 }
 
+// The order in which channels and buffers are given back differs with the version, too.
+static void child_test_version_with_channels(void)
+{
+    host.max_version = want_version;
+    host.dedicated = want_version >= VMBUS_VERSION_4_0;
+    machine_cores = host.queues = 3;
+    client.release = true;
+    start_up();
+    CHECK(nic_info(client.nic)->channels == 3);
+    host.hold = true;
+    fake_core(2);
+    CHECK(send(2000, 0, &client) == NIC_TX_HELD);
+    nic_flush(client.nic);
+    fake_run(0);
+    host_channel(1);
+    host_in_header()->write_index = 0x7ffffff8; // the end of the NIC by our own hand
+    host_event(HOST_RELID + 1);
+    fake_run(LONG);
+    CHECK(client.detached == 1 && host.closes == 3 && host.bad == 0);
+    CHECK(host.gpadls_live == 0);
+    CHECK(client.done_count == 1 && client.done_core == 2 && client.closes_at_done == 3);
+    host_rescind(HOST_RELID);
+    fake_run(LONG);
+    CHECK(host.released == 3 && host.bad == 0);
+    check_all_freed();
+}
+
 static void test_vmbus_versions(void **state)
 {
     static const uint32_t versions[] = {VMBUS_VERSION_5_3, VMBUS_VERSION_5_2, VMBUS_VERSION_5_1,
@@ -264,6 +291,7 @@ static void test_vmbus_versions(void **state)
     for (unsigned i = 0; i < sizeof(versions) / sizeof(versions[0]); i++) {
         want_version = versions[i];
         in_child(child_test_version);
+        in_child(child_test_version_with_channels);
     }
 }
 
