@@ -137,9 +137,10 @@ static bool take_datagram(struct pbuf *p, struct netif *netif)
 {
     const struct ip_hdr *ip = p->payload;
     u16_t header = header_of(p);
-    const u16_t *ports = (const void *)((const char *)ip + header);
-    if (p->len < header + 2 * sizeof(*ports))
+    u16_t ports[2];
+    if (p->len < header + sizeof(ports))
         return false;
+    memcpy(ports, (const char *)ip + header, sizeof(ports));
     if (IPH_PROTO(ip) == IP_PROTO_UDP &&
         (ports[1] == PP_HTONS(LWIP_IANA_PORT_DHCP_CLIENT) || is_for_all(&ip->dest, netif))) {
         if (core_id() == 0)

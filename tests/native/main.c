@@ -40,30 +40,39 @@ struct config config = {.log_level = LOG_INFO,
                         .iperf3_port = 5201,
                         .echo = true,
                         .discard = true};
-struct native_options native_options;
+struct native_options native_options = {.cores = 1};
 
 // ---- Memory ----
 
 static size_t live_objects, live_bytes, live_pages;
 static size_t memory_bytes = 256 << 20; // of the machine that we pretend to be
 
+struct object { // of one core's heap
+    unsigned owner;
+    uint8_t data[] __attribute__((aligned(16)));
+};
+
 void *heap_alloc(size_t size)
 {
     if (live_bytes + size > memory_bytes)
         return NULL;
-    void *object = malloc(size);
+    struct object *object = malloc(sizeof(*object) + size);
     if (!object)
         abort();
-    memset(object, 0xa5, size); // the heap does not promise zeros
+    memset(object, 0xa5, sizeof(*object) + size); // the heap does not promise zeros
+    object->owner = core_id();
     live_objects++;
     live_bytes += malloc_usable_size(object);
-    return object;
+    return object->data;
 }
 
-void heap_free(void *object)
+void heap_free(void *data)
 {
-    if (!object)
+    if (!data)
         return;
+    struct object *object = (struct object *)((char *)data - offsetof(struct object, data));
+    if (object->owner != core_id())
+        abort();
     live_objects--;
     live_bytes -= malloc_usable_size(object);
     free(object);
@@ -193,7 +202,7 @@ static void print_stats(void)
 
 // ---- The loop ----
 
-static struct poller *pollers;
+static PERCORE struct poller *pollers;
 
 void loop_add(struct poller *p)
 {
@@ -242,9 +251,12 @@ static void read_command(void)
 static void wait_for_work(void)
 {
     uint64_t now = time_now(), due = now + 10 * TIME_S;
-    for (struct poller *p = pollers; p; p = p->next) {
-        uint64_t at = p->deadline ? p->deadline(p->ctx) : UINT64_MAX;
-        due = at < due ? at : due;
+    for (unsigned core = core_count(); core-- > 0;) {
+        native_core(core);
+        for (struct poller *p = pollers; p; p = p->next) {
+            uint64_t at = p->deadline ? p->deadline(p->ctx) : UINT64_MAX;
+            due = at < due ? at : due;
+        }
     }
     uint64_t wait = due > now ? due - now : 0;
     struct timespec timeout = {(time_t)(wait / TIME_S), (long)(wait % TIME_S * 100)};
@@ -262,8 +274,11 @@ _Noreturn void loop_run(void)
 {
     for (;;) {
         bool worked = false;
-        for (struct poller *p = pollers; p; p = p->next)
-            worked |= p->poll(p->ctx);
+        for (unsigned core = core_count(); core-- > 0;) {
+            native_core(core);
+            for (struct poller *p = pollers; p; p = p->next)
+                worked |= p->poll(p->ctx);
+        }
         if (!worked)
             wait_for_work();
     }
@@ -298,15 +313,23 @@ static void set_address6(const char *text)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {
-        {"tap", required_argument, 0, 't'},      {"address", required_argument, 0, 'a'},
-        {"mtu", required_argument, 0, 'm'},      {"faults", required_argument, 0, 'f'},
-        {"offload", no_argument, 0, 'o'},        {"debug", no_argument, 0, 'd'},
-        {"no-large-send", no_argument, 0, 'S'},  {"no-large-receive", no_argument, 0, 'R'},
-        {"seed", required_argument, 0, 's'},     {"memory", required_argument, 0, 'M'},
-        {"losses", required_argument, 0, 'l'},   {"address6", required_argument, 0, '6'},
-        {"gateway6", required_argument, 0, 'g'}, {"wire", required_argument, 0, 'w'},
-        {"reno", no_argument, 0, 'r'},           {0}};
+    static const struct option options[] = {{"tap", required_argument, 0, 't'},
+                                            {"address", required_argument, 0, 'a'},
+                                            {"mtu", required_argument, 0, 'm'},
+                                            {"faults", required_argument, 0, 'f'},
+                                            {"offload", no_argument, 0, 'o'},
+                                            {"debug", no_argument, 0, 'd'},
+                                            {"no-large-send", no_argument, 0, 'S'},
+                                            {"no-large-receive", no_argument, 0, 'R'},
+                                            {"seed", required_argument, 0, 's'},
+                                            {"memory", required_argument, 0, 'M'},
+                                            {"losses", required_argument, 0, 'l'},
+                                            {"address6", required_argument, 0, '6'},
+                                            {"gateway6", required_argument, 0, 'g'},
+                                            {"wire", required_argument, 0, 'w'},
+                                            {"cores", required_argument, 0, 'c'},
+                                            {"reno", no_argument, 0, 'r'},
+                                            {0}};
     unsigned taps = 0;
     bool large_send = true, large_receive = true;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -324,6 +347,8 @@ int main(int argc, char **argv)
             config.mtu = (uint16_t)atoi(optarg);
         else if (c == 'f')
             native_options.faults = (unsigned)atoi(optarg);
+        else if (c == 'c')
+            native_options.cores = (unsigned)atoi(optarg);
         else if (c == 'l')
             native_options.losses = (unsigned)atoi(optarg);
         else if (c == 'r')
@@ -352,7 +377,7 @@ int main(int argc, char **argv)
     }
     native_options.large_send = native_options.offload && large_send;
     native_options.large_receive = native_options.offload && large_receive;
-    native_cores_start();
+    native_cores_start(native_options.cores);
     net_start();
     loop_run();
 }

@@ -6,6 +6,7 @@
 #include <stdint.h>
 
 #define NATIVE_NICS 2
+#define NATIVE_CORES 8
 
 struct native_wire { // what happens to segments on their way out, by wire.c
     bool on;
@@ -22,6 +23,7 @@ struct native_options {
     unsigned faults; // one in so many sends is refused, one in so many is held; 0: none
     unsigned losses; // one in so many frames sent is lost on the way; 0: none
     struct native_wire wire;
+    unsigned cores; // each has a channel of every NIC
 };
 extern struct native_options native_options;
 
@@ -30,8 +32,8 @@ extern struct native_options native_options;
 int native_nic_fd(unsigned number);
 bool native_nic_can_receive(unsigned number);
 
-// Messages from now on.
-void native_cores_start(void);
+// So many cores and messages between them from now on.
+void native_cores_start(unsigned n);
 
 // wire.c: sends what iov[1] and what follows hold, iov[0] is a struct virtio_net_hdr; to be polled; and
 // the option's value, "delay=MS,rate=KBIT,queue=KIB,loss=PPM,reorder=PPM,duplicate=PPM".
@@ -41,7 +43,10 @@ void native_wire_poll(void);
 uint64_t native_wire_deadline(void *ctx);
 bool native_wire_parse(char *text);
 
-// Undoes loop_add().
+// From now on another core runs.
+void native_core(unsigned core);
+
+// Undoes loop_add() on the calling core.
 struct poller;
 void native_loop_remove(struct poller *p);
 

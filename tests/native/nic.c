@@ -16,7 +16,9 @@
 
 #include "drivers/netvsc/netvsc.h"
 #include "kernel/config.h"
+#include "kernel/core.h"
 #include "kernel/loop.h"
+#include "kernel/message.h"
 #include "tests/native/native.h"
 
 #define SECTIONS 512
@@ -30,6 +32,9 @@
 struct section { // holds one frame, in pieces with gaps between them
     bool used;
     uint8_t *bytes;
+    struct nic_frame frame;
+    struct nic_piece pieces[PIECES_MAX];
+    struct section *next; // that waits for the same core
 };
 
 struct held {
@@ -37,22 +42,32 @@ struct held {
     struct nic_piece pieces[NIC_TX_PIECES];
 };
 
-struct nic {
+struct side { // what a core has of a NIC
     struct poller poller;
-    int fd;
     void *client_data;
-    const struct nic_client *client;
-    struct nic_info info;
-    struct section *sections;
-    unsigned section_next, sections_used;
-    uint32_t piece_bytes; // the most in one piece of a received frame
+    struct section *waiting, **waiting_end; // received for this core
     struct held held[HELD];
     unsigned held_count;
     bool refused;
     unsigned ring_used;
 };
 
+struct nic {
+    int fd;
+    const struct nic_client *client;
+    struct nic_info info;
+    struct section *sections;
+    unsigned section_next, sections_used;
+    uint32_t piece_bytes; // the most in one piece of a received frame
+    struct side sides[NATIVE_CORES];
+};
+
 static struct nic nics[NATIVE_NICS] = {{.fd = -1}, {.fd = -1}};
+
+static struct side *mine(struct nic *n)
+{
+    return &n->sides[core_id()];
+}
 
 int native_nic_fd(unsigned number)
 {
@@ -71,26 +86,61 @@ const struct nic_info *nic_info(const struct nic *n)
 
 void nic_set_client_data(struct nic *n, void *data)
 {
-    n->client_data = data;
+    mine(n)->client_data = data;
 }
 
 void *nic_client_data(const struct nic *n)
 {
-    return n->client_data;
+    return n->sides[core_id()].client_data;
 }
 
-// One channel: nothing is spread.
+// Not what RSS computes, but as good; all cores have the same share of flows.
 
 uint32_t nic_flow_hash(const struct nic *n, const struct nic_flow *flow)
 {
-    (void)n, (void)flow;
-    return 0;
+    struct nic_flow input = *flow;
+    if (n->info.channels == 1)
+        return 0;
+    if (flow->protocol != 6 && flow->protocol != 17) {
+        input.protocol = 0;
+        input.src_port = input.dst_port = 0;
+    }
+    uint32_t hash = 2166136261u;
+    for (size_t i = 0; i < sizeof(input); i++)
+        hash = (hash ^ ((const uint8_t *)&input)[i]) * 16777619u;
+    return (hash ^ hash >> 15) | 0x80000000u;
 }
 
 unsigned nic_flow_core(const struct nic *n, uint32_t hash)
 {
-    (void)n, (void)hash;
-    return 0;
+    return hash ? hash % NIC_TABLE_SIZE % n->info.channels : 0;
+}
+
+// The flow of a frame, as a NIC sees it.
+static unsigned core_of_frame(const struct nic *n, const uint8_t *frame, uint32_t len)
+{
+    struct nic_flow flow = {0};
+    const uint8_t *ip = frame + 14, *ports = NULL;
+    if (frame[12] == 8 && frame[13] == 0 && len >= 34) {
+        bool fragment = (ip[6] & 0x3f) || ip[7];
+        ports = fragment ? NULL : ip + (ip[0] & 15) * 4;
+        flow.protocol = fragment ? 0 : ip[9];
+        memcpy(flow.src, ip + 12, 4);
+        memcpy(flow.dst, ip + 16, 4);
+    } else if (frame[12] == 0x86 && frame[13] == 0xdd && len >= 54) {
+        ports = ip + 40;
+        flow.ip6 = true;
+        flow.protocol = ip[6];
+        memcpy(flow.src, ip + 8, 16);
+        memcpy(flow.dst, ip + 24, 16);
+    } else {
+        return 0;
+    }
+    if (ports && ports + 4 <= frame + len) {
+        memcpy(&flow.src_port, ports, 2);
+        memcpy(&flow.dst_port, ports + 2, 2);
+    }
+    return nic_flow_core(n, nic_flow_hash(n, &flow));
 }
 
 int nic_set_table(struct nic *n, const uint8_t core_of[NIC_TABLE_SIZE])
@@ -153,14 +203,15 @@ static void write_frame(struct nic *n, const struct nic_tx *tx)
 enum nic_tx_result nic_send(struct nic *n, const struct nic_tx *tx)
 {
     unsigned faults = native_options.faults;
-    if (n->ring_used == RING || (faults && (unsigned)rand() % faults == 0)) {
-        n->refused = true;
+    struct side *side = mine(n);
+    if (side->ring_used == RING || (faults && (unsigned)rand() % faults == 0)) {
+        side->refused = true;
         return NIC_TX_FULL;
     }
-    n->ring_used++;
+    side->ring_used++;
     // Order matters to nobody but the reader of a trace: frames held go out late.
-    if (faults && n->held_count < HELD && (unsigned)rand() % faults == 0) {
-        struct held *held = &n->held[n->held_count++];
+    if (faults && side->held_count < HELD && (unsigned)rand() % faults == 0) {
+        struct held *held = &side->held[side->held_count++];
         held->tx = *tx;
         memcpy(held->pieces, tx->pieces, tx->count * sizeof(*tx->pieces));
         held->tx.pieces = held->pieces;
@@ -210,7 +261,7 @@ static bool receive_frame(struct nic *n)
     ssize_t got = readv(n->fd, iov, 1 + (int)room);
     if (got <= (ssize_t)sizeof(header))
         return false;
-    struct nic_piece pieces[PIECES_MAX];
+    struct nic_piece *pieces = section->pieces;
     struct nic_frame frame = {.pieces = pieces,
                               .len = (uint32_t)(got - (ssize_t)sizeof(header)),
                               .segments = 1,
@@ -225,42 +276,65 @@ static bool receive_frame(struct nic *n)
             (uint16_t)((frame.len - header.hdr_len + header.gso_size - 1) / header.gso_size);
     if (header.flags & (VIRTIO_NET_HDR_F_NEEDS_CSUM | VIRTIO_NET_HDR_F_DATA_VALID))
         frame.csum = NIC_CSUM_L4_OK | NIC_CSUM_IP_OK;
+    section->frame = frame;
     section->used = true;
+    section->next = NULL;
     n->sections_used++;
-    n->client->receive(n, &frame);
+    struct side *side = &n->sides[core_of_frame(n, pieces[0].data, pieces[0].len)];
+    *side->waiting_end = section;
+    side->waiting_end = &section->next;
     return true;
+}
+
+// Gives the calling core what has arrived for it.
+static unsigned deliver(struct nic *n)
+{
+    struct side *side = mine(n);
+    unsigned frames = 0;
+    for (; side->waiting && frames < BATCH; frames++) {
+        struct section *section = side->waiting;
+        side->waiting = section->next;
+        if (!side->waiting)
+            side->waiting_end = &side->waiting;
+        n->client->receive(n, &section->frame);
+    }
+    return frames;
 }
 
 static unsigned send_held(struct nic *n)
 {
-    unsigned held = n->held_count;
+    struct side *side = mine(n);
+    unsigned held = side->held_count;
     for (unsigned i = 0; i < held; i++) {
-        write_frame(n, &n->held[i].tx);
-        n->client->tx_done(n, n->held[i].tx.done_ctx);
+        write_frame(n, &side->held[i].tx);
+        n->client->tx_done(n, side->held[i].tx.done_ctx);
     }
-    n->held_count -= held;
-    memmove(n->held, n->held + held, n->held_count * sizeof(n->held[0]));
-    for (unsigned i = 0; i < n->held_count; i++)
-        n->held[i].tx.pieces = n->held[i].pieces;
+    side->held_count -= held;
+    memmove(side->held, side->held + held, side->held_count * sizeof(side->held[0]));
+    for (unsigned i = 0; i < side->held_count; i++)
+        side->held[i].tx.pieces = side->held[i].pieces;
     return held;
 }
 
 static bool nic_poll(void *ctx)
 {
     struct nic *n = ctx;
-    native_wire_poll();
+    struct side *side = mine(n);
+    if (core_id() == 0)
+        native_wire_poll();
     unsigned held = send_held(n);
-    n->ring_used = 0;
-    bool ready = n->refused;
-    n->refused = false;
+    side->ring_used = 0;
+    bool ready = side->refused;
+    side->refused = false;
     if (ready)
         n->client->tx_ready(n);
-    unsigned frames = 0;
-    while (frames < BATCH && receive_frame(n))
-        frames++;
+    unsigned read = 0;
+    while (core_id() == 0 && read < BATCH && receive_frame(n))
+        read++;
+    unsigned frames = deliver(n);
     if (frames)
         n->client->batch_end(n);
-    return frames || held || ready;
+    return frames || read || held || ready;
 }
 
 static void open_tap(struct nic *n, const char *name)
@@ -275,6 +349,29 @@ static void open_tap(struct nic *n, const char *name)
     unsigned receive =
         native_options.large_receive ? TUN_F_CSUM | TUN_F_TSO4 | TUN_F_TSO6 : TUN_F_CSUM;
     ioctl(n->fd, TUNSETOFFLOAD, native_options.offload ? receive : 0);
+}
+
+static void join(void *arg)
+{
+    struct nic *n = arg;
+    mine(n)->poller = (struct poller){
+        .name = n->info.name, .poll = nic_poll, .deadline = native_wire_deadline, .ctx = n};
+    loop_add(&mine(n)->poller);
+    n->client->attach(n);
+}
+
+static void leave(void *arg)
+{
+    struct nic *n = arg;
+    struct side *side = mine(n);
+    native_loop_remove(&side->poller);
+    send_held(n);
+    side->ring_used = RING; // nothing more is taken
+    for (; side->waiting; side->waiting = side->waiting->next)
+        nic_rx_release(n, side->waiting);
+    n->client->detach(n);
+    if (side->held_count)
+        abort(); // something was not given back
 }
 
 static void start(unsigned number, const struct nic_client *client)
@@ -296,13 +393,13 @@ static void start(unsigned number, const struct nic_client *client)
         .tx_large_max = native_options.large_send ? LARGE_SEND_MAX : 0,
         .rx_coalesced = native_options.large_receive,
         .rx_sections = SECTIONS,
-        .channels = 1,
+        .channels = core_count(),
         .name = names[number],
         .index = number};
-    n->poller = (struct poller){
-        .name = names[number], .poll = nic_poll, .deadline = native_wire_deadline, .ctx = n};
-    loop_add(&n->poller);
-    client->attach(n);
+    for (unsigned core = 0; core < core_count(); core++)
+        n->sides[core].waiting_end = &n->sides[core].waiting;
+    for (unsigned core = 0; core < core_count(); core++)
+        core_call(core, join, n);
 }
 
 void netvsc_start(const struct nic_client *client)
@@ -314,11 +411,9 @@ void netvsc_start(const struct nic_client *client)
 void native_nic_remove(unsigned number)
 {
     struct nic *n = &nics[number];
-    native_loop_remove(&n->poller);
-    send_held(n);
-    n->ring_used = RING; // nothing more is taken
-    n->client->detach(n);
-    if (n->sections_used || n->held_count)
+    for (unsigned core = core_count(); core-- > 0;)
+        core_call(core, leave, n);
+    if (n->sections_used)
         abort(); // something was not given back
     close(n->fd);
     n->fd = -1;
