@@ -2,7 +2,8 @@
 // IPv4 packets on their way into lwIP, which calls this first for each (net/hooks.h). What belongs to
 // another core goes there: so fragments are put together here, because only the whole datagram tells
 // its ports; a message about one of our flows goes to the flow's core; DHCP and what is sent to all is
-// core 0's. The rest lwIP gets where it arrived. What is malformed is left to lwIP to drop. Any core.
+// core 0's. The rest lwIP gets where it arrived. What is malformed is left to lwIP to drop, but for what
+// is too short even for that. Any core.
 #include <string.h>
 
 #include "kernel/core.h"
@@ -158,8 +159,10 @@ int net_ip4_input(struct pbuf *p, struct netif *netif)
 {
     const struct ip_hdr *ip = p->payload;
     const struct interface *interface = netif->state;
-    if (p->len < IP_HLEN)
-        return 0;
+    if (p->len < IP_HLEN) { // lwIP would read on behind it
+        pbuf_free(p);
+        return 1;
+    }
     bool icmp = IPH_PROTO(ip) == IP_PROTO_ICMP;
     if ((!interface->flows.spread && !icmp) || !header_is_good(p, netif))
         return 0;

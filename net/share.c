@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // What the cores tell each other about an interface. Addresses are core 0's: it sends them to the
 // others, again until each has them. Neighbours are learned where an ARP packet arrives (as a rule core
-// 0: such frames have no flow to be hashed) and told to the others, who take what they are waiting for
-// or know already. Messages name an interface by its NIC; a core that has none ignores them.
+// 0: such frames have no flow to be hashed) and told to the others. Messages name an interface by its NIC; a core that has none ignores them.
 #include <string.h>
 
 #include "kernel/core.h"
@@ -28,7 +27,7 @@ struct addresses {
 
 struct neighbour {
     const struct nic *nic;
-    uint32_t address;
+    uint32_t address, target; // target: whom it spoke to
     uint8_t mac[6];
 };
 
@@ -105,7 +104,7 @@ void share_leave(struct interface *interface)
 
 // ---- Neighbours ----
 
-// As an answer to someone else, which lwIP takes only if it has asked for it, or knew it already.
+// As an answer whatever it was, so that lwIP only learns from it.
 static void take_neighbour(const void *data)
 {
     const struct neighbour *neighbour = data;
@@ -121,6 +120,7 @@ static void take_neighbour(const void *data)
                                .opcode = PP_HTONS(ARP_REPLY)};
     memcpy(&arp->shwaddr, neighbour->mac, sizeof(neighbour->mac));
     memcpy(&arp->sipaddr, &neighbour->address, sizeof(neighbour->address));
+    memcpy(&arp->dipaddr, &neighbour->target, sizeof(neighbour->target));
     etharp_input(p, &interface->netif);
 }
 
@@ -142,6 +142,7 @@ static void share_neighbour(struct interface *interface, const struct etharp_hdr
         return;
     struct neighbour neighbour = {.nic = interface->nic};
     memcpy(&neighbour.address, &arp->sipaddr, sizeof(neighbour.address));
+    memcpy(&neighbour.target, &arp->dipaddr, sizeof(neighbour.target));
     memcpy(neighbour.mac, &arp->shwaddr, sizeof(neighbour.mac));
     for (; others; others &= others - 1) {
         unsigned core = (unsigned)__builtin_ctzll(others);

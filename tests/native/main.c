@@ -229,15 +229,9 @@ void console_add(struct console_command *command)
     commands = command;
 }
 
-static void read_command(void)
+static void run_command(const char *line)
 {
-    char line[64];
     unsigned number;
-    ssize_t got = read(STDIN_FILENO, line, sizeof(line) - 1);
-    if (got <= 0)
-        exit(0); // whoever started us is gone
-    line[got] = 0;
-    line[strcspn(line, "\n")] = 0;
     size_t name = strcspn(line, " ");
     if (!strncmp(line, "stats", 5))
         print_stats();
@@ -248,9 +242,20 @@ static void read_command(void)
             c->run(line + name + strspn(line + name, " "));
 }
 
-static void wait_for_work(void)
+static void read_commands(void)
 {
-    uint64_t now = time_now(), due = now + 10 * TIME_S;
+    char lines[256], *rest = lines;
+    ssize_t got = read(STDIN_FILENO, lines, sizeof(lines) - 1);
+    if (got <= 0)
+        exit(0); // whoever started us is gone
+    lines[got] = 0;
+    for (char *line; (line = strsep(&rest, "\n"));)
+        run_command(line);
+}
+
+static void wait_for_work(bool busy)
+{
+    uint64_t now = time_now(), due = busy ? 0 : now + 10 * TIME_S;
     for (unsigned core = core_count(); core-- > 0;) {
         native_core(core);
         for (struct poller *p = pollers; p; p = p->next) {
@@ -267,20 +272,20 @@ static void wait_for_work(void)
     }
     ppoll(fds, 1 + NATIVE_NICS, &timeout, NULL);
     if (fds[0].revents)
-        read_command();
+        read_commands();
 }
 
 _Noreturn void loop_run(void)
 {
-    for (;;) {
+    for (unsigned turn = 0;; turn++) {
         bool worked = false;
         for (unsigned core = core_count(); core-- > 0;) {
             native_core(core);
             for (struct poller *p = pollers; p; p = p->next)
                 worked |= p->poll(p->ctx);
         }
-        if (!worked)
-            wait_for_work();
+        if (!worked || turn % 64 == 0)
+            wait_for_work(worked);
     }
 }
 

@@ -52,7 +52,7 @@ class Native:
         self.log = b""
         self.process = subprocess.Popen(
             [*self.inside, PROGRAM, *names, *(["--address", f"{SERVER}/24"] if address else []),
-             *options],
+             *map(str, options)],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, bufsize=0)
         os.set_blocking(self.process.stdout.fileno(), False)
         if address:
