@@ -549,8 +549,8 @@ static int alive(void)
 {
     struct packet p;
 
-    return stage == RAW ? nvsp(&p, QUIET, INIT, 0x60001, 0x60001)
-                        : nvsp(&p, QUIET, OID_QUERY_EX, 0, 0);
+    return stage == RAW ? nvsp(&p, 5 * QUIET, INIT, 0x60001, 0x60001)
+                        : nvsp(&p, 5 * QUIET, OID_QUERY_EX, 0, 0);
 }
 
 static void say_life(const char *name)

@@ -42,7 +42,6 @@ void hv_net_offload_defaults(HvNet *s)
     s->session.offload = offered(s);
     s->session.offload.rsc_v4 = false;
     s->session.offload.rsc_v6 = false;
-    hv_net_backend_offload(s);
 }
 
 /*
@@ -264,7 +263,6 @@ uint32_t hv_net_offload_set(HvNet *s, const uint8_t *info, uint32_t bytes)
         return status;
     }
     s->session.offload = offload;
-    hv_net_backend_offload(s);
     current_bytes = offload_fill(s, &offload, &current);
     hv_net_indicate(s, RNDIS_INDICATE_OFFLOAD, &current, current_bytes);
     return RNDIS_STATUS_SUCCESS;

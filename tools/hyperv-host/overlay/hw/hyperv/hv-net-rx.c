@@ -7,7 +7,8 @@
  * A frame is never dropped because the guest is busy: the backend, or the
  * wire, keeps it and is asked again.  Frames that come together are announced
  * together.  A large frame takes several sections of one packet (RSC), or is
- * cut up if the guest does not want such; all of it or nothing.
+ * cut up if the guest does not want such; all of it or nothing, unless all of
+ * it would never fit.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -19,6 +20,8 @@
 #include "hv-net.h"
 
 #define PPI_ROOM            (4 * (sizeof(RndisPpi) + 4))
+/* More than Ethernet, IPv6 with extensions and TCP with options need. */
+#define GSO_HEADERS_MAX     512
 
 static bool rx_ready(HvNet *s)
 {
@@ -197,6 +200,9 @@ static bool prepare_large(HvNet *s, RxFrame *frame)
         at->payload + at->mss > s->session.mtu) {
         return false;
     }
+    if (!frame->partial || at->payload > GSO_HEADERS_MAX) {
+        return false;   /* not as vnet headers have to be */
+    }
     frame->together = 1;
     if (at->pieces > HV_NET_RANGES_MAX) {
         frame->together = (s->session.mtu - at->payload) / at->mss;
@@ -239,7 +245,7 @@ static bool prepare(HvNet *s, const struct iovec *iov, int count,
     }
     if (frame->large) {
         frame->partial = open_csum;
-        frame->trusted |= open_csum;
+        frame->trusted = true;
         return prepare_large(s, frame);
     }
     if (open_csum) {
@@ -320,12 +326,14 @@ static uint32_t put_frame_ppis(uint8_t *at, const RxFrame *frame,
 }
 
 /*
- * Write an RNDIS message with @data into the next section of @chan's batch.
- * @head has room for the header, and @ppi_bytes of information behind that.
+ * Write an RNDIS message with @data, and @more of it, into the next section
+ * of @chan's batch.  @head has room for the header, and @ppi_bytes of
+ * information behind that.
  */
 static void fill_section(HvNet *s, VMBusChannel *chan, uint8_t *head,
                          uint32_t ppi_bytes, const uint8_t *data,
-                         uint32_t bytes)
+                         uint32_t bytes, const uint8_t *more,
+                         uint32_t more_bytes)
 {
     uint32_t base = hv_net_batch_add(s, chan) * s->session.section_bytes;
     RndisPacket *msg = (RndisPacket *)head;
@@ -335,7 +343,7 @@ static void fill_section(HvNet *s, VMBusChannel *chan, uint8_t *head,
         /* all of the section, as Windows hosts say; the frame is data_bytes */
         .header.bytes = s->session.section_bytes,
         .data_offset = HV_NET_RX_DATA_OFFSET - RNDIS_OFFSET_BASE,
-        .data_bytes = bytes,
+        .data_bytes = bytes + more_bytes,
         .ppi_offset = ppi_bytes ? sizeof(*msg) - RNDIS_OFFSET_BASE : 0,
         .ppi_bytes = ppi_bytes,
     };
@@ -343,42 +351,60 @@ static void fill_section(HvNet *s, VMBusChannel *chan, uint8_t *head,
                       sizeof(*msg) + ppi_bytes);
     vmbus_gpadl_write(s->session.recv_gpadl, base + HV_NET_RX_DATA_OFFSET,
                       data, bytes);
+    vmbus_gpadl_write(s->session.recv_gpadl,
+                      base + HV_NET_RX_DATA_OFFSET + bytes, more, more_bytes);
 }
 
-static void put_frame(HvNet *s, VMBusChannel *chan, const RxFrame *frame,
-                      const uint8_t *data, uint32_t bytes)
+static void count_frame(HvNet *s, VMBusChannel *chan, uint32_t bytes)
+{
+    HvNetQueue *q = hv_net_queue_of(s, chan);
+
+    s->rx_packets++;
+    s->rx_bytes += bytes;
+    q->rx_packets++;
+    q->rx_bytes += bytes;
+}
+
+static void put_frame(HvNet *s, VMBusChannel *chan, const RxFrame *frame)
 {
     uint8_t head[sizeof(RndisPacket) + PPI_ROOM] QEMU_ALIGNED(4);
-    uint32_t csum = hv_net_csum_verify(&s->session.offload, data, bytes,
-                                       frame->trusted);
+    uint32_t csum = hv_net_csum_verify(&s->session.offload, frame->data,
+                                       frame->bytes, frame->trusted);
 
     fill_section(s, chan, head,
                  put_frame_ppis(head + sizeof(RndisPacket), frame, csum),
-                 data, bytes);
+                 frame->data, frame->bytes, NULL, 0);
+    count_frame(s, chan, frame->bytes);
 }
 
-/* A large frame as the pieces that a guest without RSC gets. */
-static void put_pieces(HvNet *s, VMBusChannel *chan, const RxFrame *frame)
+/* What goes into one section of a large frame, as a frame of its own. */
+static void put_piece(HvNet *s, VMBusChannel *chan, const RxFrame *frame,
+                      uint32_t index)
 {
+    uint8_t head[sizeof(RndisPacket) + PPI_ROOM] QEMU_ALIGNED(4);
+    uint8_t headers[GSO_HEADERS_MAX];
     const HvNetGso *at = &frame->gso;
-    uint8_t piece[HV_NET_MTU_MAX];
-    uint32_t i, step = frame->together * at->mss;
+    struct virtio_net_hdr vnet = frame->vnet;
+    uint32_t step = frame->together * at->mss;
+    uint32_t from = at->payload + index * step;
+    uint32_t body = MIN(step, at->bytes - from);
+    uint32_t csum;
+    uint64_t sum;
 
-    for (i = 0; i < frame->sections; i++) {
-        struct virtio_net_hdr vnet = frame->vnet;
-        uint32_t from = at->payload + i * step;
-        uint32_t body = MIN(step, at->bytes - from);
-
-        memcpy(piece, frame->data, at->payload);
-        memcpy(piece + at->payload, frame->data + from, body);
-        hv_net_gso_cut(at, &vnet, piece, at->payload + body,
-                       i * frame->together, frame->together);
-        if (frame->partial) {
-            complete_csum(piece, at->payload + body, &vnet);
-        }
-        put_frame(s, chan, frame, piece, at->payload + body);
-    }
-    s->rx_cut++;
+    memcpy(headers, frame->data, at->payload);
+    hv_net_gso_cut(at, &vnet, headers, at->payload + body,
+                   index * frame->together, frame->together);
+    sum = hv_net_csum_add(0, headers + at->tcp, at->payload - at->tcp);
+    sum = hv_net_csum_add(sum, frame->data + from, body);
+    stw_he_p(headers + at->tcp + offsetof(struct tcp_header, th_sum),
+             hv_net_csum_finish(sum));
+    /* it is right, so nobody looks beyond the headers */
+    csum = hv_net_csum_verify(&s->session.offload, headers,
+                              at->payload + body, true);
+    fill_section(s, chan, head,
+                 put_frame_ppis(head + sizeof(RndisPacket), frame, csum),
+                 headers, at->payload, frame->data + from, body);
+    count_frame(s, chan, at->payload + body);
 }
 
 /* A large frame as RSC shows it: the headers and each segment's payload. */
@@ -410,9 +436,10 @@ static void put_coalesced(HvNet *s, VMBusChannel *chan, const RxFrame *frame)
             ppi += put_frame_ppis(head + sizeof(RndisPacket) + ppi, frame,
                                   csum);
         }
-        fill_section(s, chan, head, ppi, frame->data + from, bytes);
+        fill_section(s, chan, head, ppi, frame->data + from, bytes, NULL, 0);
         from += bytes;
     }
+    count_frame(s, chan, frame->bytes);
     s->rx_coalesced++;
     s->rx_coalesced_segments += frame->sections;
     s->rx_coalesced_peak = MAX(s->rx_coalesced_peak, frame->bytes);
@@ -427,36 +454,55 @@ static bool may_coalesce(HvNet *s, const RxFrame *frame)
            frame->sections > 1 && frame->bytes <= UINT16_MAX;
 }
 
+/*
+ * A large frame as a guest without RSC gets it.  False: later.  If the
+ * channel can never have room for all of it, what there is room for now.
+ */
+static bool deliver_pieces(HvNet *s, HvNetBackend *backend, VMBusChannel *chan,
+                           const RxFrame *frame)
+{
+    bool suffice = hv_net_sections_suffice(s, chan, frame->sections);
+    uint32_t i;
+
+    if (!room(s, backend, chan, suffice ? frame->sections : 1)) {
+        return false;
+    }
+    for (i = 0; i < frame->sections; i++) {
+        if (!suffice && !hv_net_batch_room(s, chan, 1)) {
+            s->rx_dropped++;
+            break;
+        }
+        put_piece(s, chan, frame, i);
+    }
+    s->rx_cut++;
+    return true;
+}
+
 /* False: later. */
 static bool deliver(HvNet *s, HvNetBackend *backend, VMBusChannel *chan,
                     RxFrame *frame)
 {
     const HvNetOffload *on = &s->session.offload;
-    uint32_t count = frame->large ? frame->sections : 1;
 
-    if (!hv_net_sections_suffice(s, chan, count)) {
-        s->rx_dropped++;    /* there will never be room */
+    if (!frame->large) {
+        if (!room(s, backend, chan, 1)) {
+            return false;
+        }
+        put_frame(s, chan, frame);
         return true;
     }
-    if (!room(s, backend, chan, count)) {
+    if (!may_coalesce(s, frame) ||
+        !hv_net_sections_suffice(s, chan, frame->sections)) {
+        return deliver_pieces(s, backend, chan, frame);
+    }
+    if (!room(s, backend, chan, frame->sections)) {
         return false;
     }
-    if (!frame->large) {
-        put_frame(s, chan, frame, frame->data, frame->bytes);
-    } else if (may_coalesce(s, frame)) {
-        if (frame->partial &&
-            !((frame->gso.ipv6 ? on->tcp_v6 : on->tcp_v4) & HV_NET_CSUM_RX)) {
-            complete_csum(frame->data, frame->bytes, &frame->vnet);
-            frame->partial = false;
-        }
-        put_coalesced(s, chan, frame);
-    } else {
-        put_pieces(s, chan, frame);
+    if (!((frame->gso.ipv6 ? on->tcp_v6 : on->tcp_v4) & HV_NET_CSUM_RX)) {
+        complete_csum(frame->data, frame->bytes, &frame->vnet);
+        frame->partial = false;
     }
-    s->rx_packets++;
-    s->rx_bytes += frame->bytes;
-    hv_net_queue_of(s, chan)->rx_packets++;
-    hv_net_queue_of(s, chan)->rx_bytes += frame->bytes;
+    put_coalesced(s, chan, frame);
     return true;
 }
 

@@ -162,7 +162,6 @@ static void hv_net_close_channel(VMBusChannel *chan)
     hv_net_buffers_release(s);
     timer_del(s->link_timer);
     memset(&s->session, 0, sizeof(s->session));
-    hv_net_backend_offload(s);
 }
 
 static void hv_net_link_status_changed(NetClientState *nc)
@@ -278,20 +277,6 @@ static void instance_from_mac(VMBusDevice *dev, const MACAddr *mac)
     memcpy(dev->instance_id.data + sizeof(pattern), mac->a, sizeof(mac->a));
 }
 
-void hv_net_backend_offload(HvNet *s)
-{
-    const HvNetOffload *on = &s->session.offload;
-    uint8_t csum = on->tcp_v4 | on->udp_v4 | on->tcp_v6 | on->udp_v6;
-
-    uint32_t i;
-
-    for (i = 0; s->vnet && i < s->backends; i++) {
-        qemu_set_offload(qemu_get_subqueue(s->nic, i)->peer,
-                         (csum & HV_NET_CSUM_RX) || on->rsc_v4 || on->rsc_v6,
-                         on->rsc_v4, on->rsc_v6, 0, 0);
-    }
-}
-
 static void backend_prepare(HvNet *s)
 {
     uint32_t i;
@@ -309,8 +294,9 @@ static void backend_prepare(HvNet *s)
 
         qemu_set_vnet_hdr_len(peer, sizeof(struct virtio_net_hdr));
         qemu_using_vnet_hdr(peer, true);
+        /* whatever the guest takes: finishing and cutting is cheaper here */
+        qemu_set_offload(peer, true, true, true, false, false);
     }
-    hv_net_backend_offload(s);
 }
 
 static void hv_net_realize(VMBusDevice *vdev, Error **errp)

@@ -251,8 +251,6 @@ static inline HvNetQueue *hv_net_queue_of(HvNet *s, const VMBusChannel *chan)
 /* hv-net.c */
 
 bool hv_net_link_down(HvNet *s);
-/* Tell the backend which unfinished frames we take. */
-void hv_net_backend_offload(HvNet *s);
 /* Room for one completion?  If not, the worker is called when there is. */
 bool hv_net_completion_room(VMBusChannel *chan);
 /* Complete a packet of the guest; the room has been checked. */
