@@ -46,6 +46,7 @@ struct sender {
     uint16_t window; // of the last segment, as on the wire
     bool pending;    // something has happened to it
     bool blocked;    // the NIC or memory said no
+    bool stopped;    // takes nothing more
     bool squeeze;    // the window stays small: use what there is of it
     unsigned window_probes;
     uint64_t window_at; // when to ask for the peer's window; 0: it is open
@@ -137,7 +138,7 @@ bool sender_write(struct tcp_pcb *pcb, const void *data, uint32_t len)
     struct sender *s = sender_of(pcb);
     if (!s)
         s = sender_new(pcb);
-    if (!s || !len || len > sender_room(pcb))
+    if (!s || s->stopped || !len || len > sender_room(pcb))
         return false;
     struct extent *last = &s->extents[(s->first + s->count + EXTENTS - 1) % EXTENTS];
     if (s->count && last->data + last->len == data)
@@ -147,6 +148,16 @@ bool sender_write(struct tcp_pcb *pcb, const void *data, uint32_t len)
     s->unsent += len;
     s->pending = attention = true;
     return true;
+}
+
+uint32_t sender_stop(struct tcp_pcb *pcb)
+{
+    struct sender *s = sender_of(pcb);
+    if (!s)
+        return 0;
+    s->unsent = 0;
+    s->stopped = true;
+    return s->recovery.board.nxt - s->recovery.board.una + s->acked;
 }
 
 uint32_t sender_resent(const struct tcp_pcb *pcb)

@@ -22,6 +22,10 @@ bool sender_write(struct tcp_pcb *pcb, const void *data, uint32_t len);
 // How many bytes it makes sense to write now.
 uint32_t sender_room(const struct tcp_pcb *pcb);
 
+// Sends nothing new any more; what is under way will arrive. Returns how many bytes were sent whose
+// acknowledgement was not told yet.
+uint32_t sender_stop(struct tcp_pcb *pcb);
+
 // How many segments were sent more than once.
 uint32_t sender_resent(const struct tcp_pcb *pcb);
 

@@ -54,7 +54,7 @@ def totals(report):
     return report["end"]["sum_sent"]["bytes"], report["end"]["sum_received"]["bytes"]
 
 
-UNREAD = 512 * 1024  # per stream: what a busy client's kernel has acknowledged and the client not read
+UNREAD = 4 << 20  # per stream: what is under way at the end, or in a busy client's kernel and not read
 
 
 def check(report, part=0.01):
@@ -62,8 +62,9 @@ def check(report, part=0.01):
     passed without data."""
     sent, received = totals(report)
     test = report["start"]["test_start"]
-    slack = max(sent * part, test["num_streams"] * UNREAD if test["reverse"] else 65536)
+    slack = max(sent * part, min(test["num_streams"], 8) * UNREAD if test["reverse"] else 65536)
     assert received > 0 and abs(sent - received) <= slack, (sent, received)
+    assert sent >= received or not test["reverse"] or test["omit"], (sent, received)
     assert report["intervals"]
     for interval in report["intervals"]:
         if interval["sum"]["seconds"] > 0.5:
@@ -94,8 +95,8 @@ def test_ends_by_bytes_or_blocks(native, options):
     if options[0] == "-k" and "-R" in options:
         wanted = 500  # a receiving client counts reads, however little they give
     assert received >= wanted
-    if "-R" in options:  # what is under way when the client has enough is counted by neither
-        assert abs(sent - received) <= max(sent / 100, 2 << 20)
+    if "-R" in options:  # what is under way when the client has enough is counted by us only
+        assert 0 <= sent - received <= max(sent / 100, 8 << 20)
     else:
         assert sent == received
 
@@ -708,7 +709,7 @@ def test_conditions(build, options):
         for test in (["-R"], [], ["-P", "8", "-R"], ["-P", "8"], ["-n", "8M", "-R"]):
             sent, received = totals(native.iperf3("-t", "1", *test) if "-n" not in test
                                     else native.iperf3(*test))
-            assert received > 0 and abs(sent - received) <= max(sent / 50, 2 << 20)
+            assert received > 0 and abs(sent - received) <= max(sent / 50, 8 * UNREAD)
         assert ping(native, 8000)
         stats = native.stats()["net"]["nic0"]
         if "--faults" in options:

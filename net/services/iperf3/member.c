@@ -35,9 +35,11 @@ void member_stream_gone(struct connection *c)
 {
     if (!c->slot)
         return;
-    if (c->sender && c->pcb)
+    if (c->sender && c->pcb) {
         atomic_store_explicit(&c->slot->retransmits, stack_tcp_retransmits(c->pcb),
                               memory_order_relaxed);
+        stream_stop(c);
+    }
     atomic_store_explicit(&c->slot->gone, true, memory_order_release);
 }
 

@@ -153,7 +153,10 @@ void stream_receive(struct connection *c, struct pbuf *p);
 // The client acknowledged `bytes`.
 void stream_sent(struct connection *c, uint32_t bytes);
 
-// Hands lwIP as much as it should have; at a paced rate this must be called often.
+// Sends no more on a stream and counts what is still under way.
+void stream_stop(struct connection *c);
+
+// Hands the sender as much as it should have; at a paced rate this must be called often.
 void stream_send(struct connection *c);
 
 // If the seconds to omit are just over: what was counted so far does not count.

@@ -87,6 +87,15 @@ void stream_sent(struct connection *c, uint32_t bytes)
         stream_send(c);
 }
 
+void stream_stop(struct connection *c)
+{
+    // All that was sent, or the client would tell of more than we do: it reads on while this ends.
+    uint32_t bytes = sender_stop(c->pcb);
+    if (bytes && run_phase(c->run) >= RUN_GO)
+        count(c, bytes);
+    c->sender = false;
+}
+
 // How many bytes more than now the stream may have under way or waiting.
 static uint64_t queue_room(const struct connection *c)
 {
