@@ -340,33 +340,32 @@ struct rndis_fragment { // checked
 static inline bool rndis_continuation(const uint8_t *message, uint32_t range,
                                       struct rndis_fragment *out)
 {
-    struct {
-        uint32_t type, length, data_offset, data_length;
-    } head;
-    struct {
-        uint32_t offset, length;
-    } area;
-    struct {
-        uint32_t size, type, offset;
-        struct rndis_packet_id id;
-    } ppi;
+    const uint8_t *ppi = message + sizeof(struct rndis_packet);
+    uint64_t type_length, data, area, size_type, offset_id; // two fields each
 
     if (range < RNDIS_FRAGMENT_DATA)
         return false;
-    memcpy(&head, message, sizeof(head));
-    memcpy(&area, message + offsetof(struct rndis_packet, ppi_offset), sizeof(area));
-    memcpy(&ppi, message + sizeof(struct rndis_packet), sizeof(ppi));
-    __asm__ volatile("" ::: "memory"); // the host may write meanwhile: judge what was read
-    uint32_t begin = head.data_offset + RNDIS_HEADER_BYTES;
+    memcpy(&type_length, message, 8);
+    memcpy(&data, message + offsetof(struct rndis_packet, data_offset), 8);
+    memcpy(&area, message + offsetof(struct rndis_packet, ppi_offset), 8);
+    memcpy(&size_type, ppi, 8);
+    memcpy(&offset_id, ppi + offsetof(struct rndis_ppi, offset), 8);
+    // The host may write meanwhile: what was read is judged.
+    __asm__ volatile(""
+                     : "+r"(type_length), "+r"(data), "+r"(area), "+r"(size_type), "+r"(offset_id)
+                     :
+                     : "memory");
+    uint32_t length = (uint32_t)(type_length >> 32), begin = (uint32_t)data + RNDIS_HEADER_BYTES;
     out->offset = begin;
-    out->length = head.data_length;
-    out->flags = ppi.id.flags;
-    return head.type == RNDIS_PACKET && area.offset == RNDIS_PACKET_BODY &&
-           area.length >= sizeof(ppi) && ppi.size == sizeof(ppi) && ppi.type == PPI_PACKET_ID &&
-           ppi.offset == sizeof(struct rndis_ppi) &&
-           (ppi.id.flags & (RNDIS_FRAGMENT | RNDIS_FRAGMENT_FIRST)) == RNDIS_FRAGMENT &&
-           head.length <= range && begin >= RNDIS_FRAGMENT_DATA && begin <= head.length &&
-           head.data_length - 1 < head.length - begin;
+    out->length = (uint32_t)(data >> 32);
+    out->flags = (uint8_t)(offset_id >> 40);
+    return (uint32_t)type_length == RNDIS_PACKET && (uint32_t)area == RNDIS_PACKET_BODY &&
+           area >> 32 >= sizeof(struct rndis_ppi) + 4 &&
+           size_type == ((uint64_t)PPI_PACKET_ID << 32 | (sizeof(struct rndis_ppi) + 4)) &&
+           (uint32_t)offset_id == sizeof(struct rndis_ppi) &&
+           (out->flags & (RNDIS_FRAGMENT | RNDIS_FRAGMENT_FIRST)) == RNDIS_FRAGMENT &&
+           length <= range && begin >= RNDIS_FRAGMENT_DATA && begin <= length &&
+           out->length - 1 < length - begin;
 }
 
 // Checks a private copy of a query's completion: the information in it, or NULL.

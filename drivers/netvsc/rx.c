@@ -155,27 +155,18 @@ static void abandon(struct nic_queue *q, struct rx_group *group)
     group->status = NVSP_STATUS_FAILURE;
 }
 
-// Adds a fragment to the frame that is being put together: all of them lie in ranges of one packet that
-// follow each other. True if it was the last and the client got the frame.
-static bool append(struct nic_queue *q, struct rx_group *group, const uint8_t *data,
-                   uint32_t length, uint8_t flags)
+// The frame that was put together is complete.
+static bool complete(struct nic_queue *q, struct rx_group *group)
 {
     struct rx_assembly *a = &q->rx.assembly;
     unsigned count = a->count;
 
-    if (count == NIC_RX_PIECES || length > UINT16_MAX - a->len) {
-        abandon(q, group);
-        return false;
-    }
-    a->pieces[count++] = (struct nic_piece){data, length};
-    a->len += length;
-    a->count = count;
-    if (!(flags & RNDIS_FRAGMENT_LAST))
-        return false;
     a->count = 0;
     return deliver(q, group, &a->first, a->pieces, count, a->len);
 }
 
+// A fragment of a frame that the host put together: all of them lie in ranges of one packet that follow
+// each other. True if it was the last and the client got the frame.
 static bool add_fragment(struct nic_queue *q, struct rx_group *group, const uint8_t *message,
                          const struct rndis_frame *f)
 {
@@ -190,7 +181,13 @@ static bool add_fragment(struct nic_queue *q, struct rx_group *group, const uint
         group->status = NVSP_STATUS_FAILURE;
         return false;
     }
-    return append(q, group, message + f->offset, f->length, f->flags);
+    if (a->count == NIC_RX_PIECES || f->length > UINT16_MAX - a->len) {
+        abandon(q, group);
+        return false;
+    }
+    a->pieces[a->count++] = (struct nic_piece){message + f->offset, f->length};
+    a->len += f->length;
+    return f->flags & RNDIS_FRAGMENT_LAST ? complete(q, group) : false;
 }
 
 // One range of the receive buffer: a frame or a control message. True if the client got a frame.
@@ -251,12 +248,43 @@ static bool transfer_check(struct nic_queue *q, const struct ring_packet *packet
            header.range_count <= (packet->header_len - fixed) / sizeof(struct transfer_range);
 }
 
+// Adds what continues the frame that is being put together: as many of the ranges as are in order, not
+// beyond its last. Returns how many.
+static uint32_t take_fragments(struct nic_queue *q, const struct transfer_range *ranges,
+                               uint32_t count, bool *last)
+{
+    const struct receive_buffer *buffer = &q->nic->receive;
+    const uint8_t *memory = buffer->memory;
+    uint32_t section = buffer->section_size, offset_max = buffer->bytes - section;
+    struct rx_assembly *a = &q->rx.assembly;
+    struct nic_piece *pieces = a->pieces, *end = pieces + NIC_RX_PIECES;
+    struct nic_piece *piece = pieces + a->count;
+    uint32_t taken = 0, len = a->len;
+
+    *last = false;
+    while (taken < count && !*last) {
+        const struct transfer_range *range = &ranges[taken];
+        struct rndis_fragment f;
+
+        if (range->bytes > section || range->offset > offset_max ||
+            !rndis_continuation(memory + range->offset, range->bytes, &f))
+            break;
+        if (piece == end || f.length > UINT16_MAX - len)
+            break;
+        *piece++ = (struct nic_piece){memory + range->offset + f.offset, f.length};
+        len += f.length;
+        *last = f.flags & RNDIS_FRAGMENT_LAST;
+        taken++;
+    }
+    a->count = (unsigned)(piece - pieces);
+    a->len = len;
+    return taken;
+}
+
 // Of a packet's ranges those from `first`, at most RANGES_AT_ONCE. True if the client got a frame.
 static bool some_ranges(struct nic_queue *q, struct rx_group *group,
                         const struct ring_packet *packet, uint32_t first, uint32_t count)
 {
-    const struct receive_buffer *buffer = &q->nic->receive;
-    const struct rx_assembly *assembly = &q->rx.assembly;
     struct transfer_range ranges[RANGES_AT_ONCE];
     bool frames = false;
 
@@ -266,17 +294,18 @@ static bool some_ranges(struct nic_queue *q, struct rx_group *group,
                   sizeof(struct packet_descriptor) + sizeof(struct transfer_pages_header) +
                       first * (uint32_t)sizeof(ranges[0]),
                   ranges, count * (uint32_t)sizeof(ranges[0]));
-    for (uint32_t i = 0; i < count; i++) {
-        const uint8_t *message = buffer->memory + ranges[i].offset;
-        struct rndis_fragment f;
+    for (uint32_t i = 0; i < count;) {
+        bool last = false;
+        uint32_t taken = 0;
 
         // Most are the next fragment of a frame, and a section's range of it.
-        if (assembly->count && ranges[i].bytes <= buffer->section_size &&
-            ranges[i].offset <= buffer->bytes - buffer->section_size &&
-            rndis_continuation(message, ranges[i].bytes, &f))
-            frames |= append(q, group, message + f.offset, f.length, f.flags);
-        else
-            frames |= range_message(q, group, &ranges[i]);
+        if (q->rx.assembly.count)
+            taken = take_fragments(q, ranges + i, count - i, &last);
+        if (last)
+            frames |= complete(q, group);
+        else if (taken == 0)
+            frames |= range_message(q, group, &ranges[i++]);
+        i += taken;
     }
     return frames;
 }
