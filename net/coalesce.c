@@ -11,6 +11,9 @@
 #define ETHERTYPE_IP6 0xdd86u
 #define IP4_HEADER 20u
 #define IP6_HEADER 40u
+#define IP4_FRAGMENT 0xff3fu // more to come, or an offset; as it lies in memory
+#define IP4_ADDRESSES (ETHERNET + 12)
+#define IP6_ADDRESSES (ETHERNET + 8)
 #define IP_TCP 6
 #define TCP_HEADER 20u
 #define TCP_TIMESTAMP_HEADER 32u // with NOP, NOP, timestamp
@@ -31,6 +34,7 @@
 struct segment { // a TCP segment of a plain frame
     const struct nic_frame *frame;
     uint8_t ip;
+    uint8_t csum; // of the frame, and what was found here
     uint8_t transport, header_len;
     uint32_t payload, sequence, acknowledged;
     uint8_t header[COALESCE_HEADER];
@@ -50,9 +54,16 @@ static uint32_t get32(const uint8_t *p)
     return v;
 }
 
+static uint64_t get64(const uint8_t *p)
+{
+    uint64_t v;
+    memcpy(&v, p, sizeof(v));
+    return v;
+}
+
 static uint32_t big16(const uint8_t *p)
 {
-    return (uint32_t)p[0] << 8 | p[1];
+    return __builtin_bswap16(get16(p));
 }
 
 static uint32_t big32(const uint8_t *p)
@@ -66,24 +77,31 @@ static void put_big16(uint8_t *p, uint32_t value)
     p[1] = (uint8_t)value;
 }
 
-// Where the TCP header is if the frame has one at the usual place and is no fragment, else 0. *payload:
-// what IP says of the bytes from there.
-static unsigned find_tcp(const uint8_t *header, uint32_t len, uint8_t *ip, uint32_t *payload)
+static bool ip4_checksum_ok(const uint8_t *h)
 {
-    const uint8_t *h = header + ETHERNET;
-    uint16_t type = get16(header + 12);
+    uint64_t sum = (uint64_t)get32(h) + get32(h + 4) + get32(h + 8) + get32(h + 12) + get32(h + 16);
+    sum = (sum & 0xffff) + (sum >> 16 & 0xffff) + (sum >> 32);
+    return (sum & 0xffff) + (sum >> 16) == 0xffff;
+}
 
-    if (type == ETHERTYPE_IP4 && len >= ETHERNET + IP4_HEADER + TCP_HEADER) {
-        *ip = 4;
-        *payload = big16(h + 2) - IP4_HEADER;
-        return h[0] == 0x45 && h[9] == IP_TCP && (big16(h + 6) & 0x3fff) == 0
-                   ? ETHERNET + IP4_HEADER
-                   : 0;
+// Where the TCP header is if the frame has one at the usual place and is no fragment, else 0. *length:
+// what IP says of the bytes from there. IPv4's checksum is checked if the host has not.
+static unsigned find_tcp(struct segment *s, uint32_t len, uint32_t *length)
+{
+    const uint8_t *h = s->header + ETHERNET;
+    uint16_t type = get16(s->header + 12);
+
+    if (type == ETHERTYPE_IP4 && len >= ETHERNET + IP4_HEADER && h[0] == 0x45) {
+        if (!(s->csum & NIC_CSUM_IP_OK) && ip4_checksum_ok(h))
+            s->csum |= NIC_CSUM_IP_OK;
+        s->ip = 4;
+        *length = big16(h + 2) - IP4_HEADER;
+        return h[9] == IP_TCP && !(get16(h + 6) & IP4_FRAGMENT) ? ETHERNET + IP4_HEADER : 0;
     }
-    if (type == ETHERTYPE_IP6 && len >= ETHERNET + IP6_HEADER + TCP_HEADER) {
-        *ip = 6;
-        *payload = big16(h + 4);
-        return h[0] >> 4 == 6 && h[6] == IP_TCP ? ETHERNET + IP6_HEADER : 0;
+    if (type == ETHERTYPE_IP6 && len >= ETHERNET + IP6_HEADER && h[0] >> 4 == 6) {
+        s->ip = 6;
+        *length = big16(h + 4);
+        return h[6] == IP_TCP ? ETHERNET + IP6_HEADER : 0;
     }
     return 0;
 }
@@ -92,29 +110,33 @@ static unsigned find_tcp(const uint8_t *header, uint32_t len, uint8_t *ip, uint3
 // put together with others.
 static bool parse(struct segment *s, const struct nic_frame *frame, bool *plain)
 {
-    const struct nic_piece *piece = &frame->pieces[0];
-    uint32_t len = piece->len < COALESCE_HEADER ? piece->len : COALESCE_HEADER;
-    uint32_t ip_payload;
+    const uint8_t *data = frame->pieces[0].data;
+    uint32_t len = frame->pieces[0].len, length;
 
-    if (len < ETHERNET + IP4_HEADER + TCP_HEADER)
-        return false;
-    memcpy(s->header, piece->data, len);
-    unsigned at = find_tcp(s->header, len, &s->ip, &ip_payload);
-    if (!at)
+    s->frame = frame;
+    s->csum = frame->csum;
+    if (len >= COALESCE_HEADER) {
+        memcpy(s->header, data, 64);
+        memcpy(s->header + 64, data + 64, COALESCE_HEADER - 64);
+        len = COALESCE_HEADER;
+    } else {
+        memcpy(s->header, data, len);
+    }
+    unsigned at = find_tcp(s, len, &length);
+    if (!at || len < at + TCP_HEADER)
         return false;
     const uint8_t *tcp = s->header + at;
     uint32_t tcp_len = (tcp[DATA_OFFSET] >> 4) * 4u;
-    s->frame = frame;
     s->transport = (uint8_t)at;
     s->sequence = big32(tcp + SEQUENCE);
     s->acknowledged = big32(tcp + ACKNOWLEDGEMENT);
     uint8_t vouched = NIC_CSUM_L4_OK | (s->ip == 4 ? NIC_CSUM_IP_OK : 0);
-    *plain = frame->count == 1 && frame->len == at + ip_payload && ip_payload > tcp_len &&
+    *plain = frame->count == 1 && frame->len == at + length && length > tcp_len &&
              (tcp_len == TCP_HEADER || (tcp_len == TCP_TIMESTAMP_HEADER && at + tcp_len <= len &&
                                         get32(tcp + OPTIONS) == TIMESTAMP_OPTION)) &&
-             (tcp[FLAGS] & ~FLAG_PSH) == FLAG_ACK && (frame->csum & vouched) == vouched;
+             (tcp[FLAGS] & ~FLAG_PSH) == FLAG_ACK && (s->csum & vouched) == vouched;
     s->header_len = (uint8_t)(at + tcp_len);
-    s->payload = ip_payload - tcp_len;
+    s->payload = length - tcp_len;
     return true;
 }
 
@@ -133,11 +155,16 @@ static struct coalesce_flow *flow_of(struct coalesce *c, const struct segment *s
 // True if the segment is of the flow's connection.
 static bool same_connection(const struct coalesce_flow *f, const struct segment *s)
 {
-    // Addresses and ports lie in a row.
-    unsigned begin = s->ip == 4 ? ETHERNET + 12 : ETHERNET + 8;
+    const uint8_t *a = f->header, *b = s->header;
 
-    return f->ip == s->ip && get32(f->header + s->transport) == get32(s->header + s->transport) &&
-           memcmp(f->header + begin, s->header + begin, s->transport - begin) == 0;
+    if (f->ip != s->ip || get32(a + s->transport) != get32(b + s->transport)) // ports
+        return false;
+    if (s->ip == 4)
+        return get64(a + IP4_ADDRESSES) == get64(b + IP4_ADDRESSES);
+    for (unsigned i = IP6_ADDRESSES; i < IP6_ADDRESSES + 32; i += 8)
+        if (get64(a + i) != get64(b + i))
+            return false;
+    return true;
 }
 
 static bool continues(const struct coalesce_flow *f, const struct segment *s)
@@ -198,6 +225,7 @@ static void begin(struct coalesce *c, struct coalesce_flow *f, const struct segm
     f->header_len = s->header_len;
     f->payload = s->payload;
     f->first = *s->frame;
+    f->first.csum = s->csum;
     f->first_piece = s->frame->pieces[0];
     f->len = s->header_len;
     memcpy(f->header, s->header, s->header_len);
@@ -246,7 +274,9 @@ void coalesce_receive(struct coalesce *c, const struct nic_frame *frame)
         }
     }
     void *token = frame->token;
-    c->deliver(c->ctx, frame, &token, 1);
+    struct nic_frame checked = *frame;
+    checked.csum = s.csum;
+    c->deliver(c->ctx, &checked, &token, 1);
 }
 
 void coalesce_flush(struct coalesce *c)

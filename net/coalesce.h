@@ -14,7 +14,7 @@
 #define COALESCE_HEADER 96   // Ethernet, IPv4 or IPv6, TCP with timestamps
 
 // Takes a frame: `frame` is as from the driver, but that its memory goes back by `count` tokens in
-// place of frame->token. Its first piece may be gone when the function returns, the others not before
+// place of frame->token, and frame->csum may say more. Its first piece may be gone when the function returns, the others not before
 // the tokens are given back.
 typedef void coalesce_deliver_fn(void *ctx, const struct nic_frame *frame, void *const *tokens,
                                  unsigned count);

@@ -20,6 +20,7 @@
 struct what {               // a segment to make
     bool ip6, plain_header; // without timestamps
     uint8_t flags, tos, csum;
+    bool wrong_ip; // a checksum that is not right
     uint16_t port, window;
     uint32_t sequence, acknowledged, time, echo, payload;
     uint32_t padding;  // behind the packet
@@ -107,7 +108,7 @@ static uint32_t make(uint8_t *to, const struct what *w)
         ip[9] = 6;
         put32(ip + 12, 0x0a000001);
         put32(ip + 16, 0x0a000002);
-        put16(ip + 10, ~ip_checksum(ip));
+        put16(ip + 10, ~ip_checksum(ip) ^ w->wrong_ip);
     }
     put16(tcp, w->port);
     put16(tcp + 2, 5201);
@@ -358,11 +359,34 @@ static void test_apart(void **state)
     w = usual(1000, 900);
     w.padding = 4;
     check_apart(w);
-    for (uint8_t csum = 0; csum < VOUCHED; csum++) {
-        w = usual(1000, 1000);
-        w.csum = csum;
-        check_apart(w);
-    }
+    w = usual(1000, 1000);
+    w.csum = 0;
+    check_apart(w);
+    w.csum = NIC_CSUM_IP_OK;
+    check_apart(w);
+    w.csum = NIC_CSUM_L4_OK;
+    w.wrong_ip = true;
+    check_apart(w);
+    assert_int_equal(delivered[1].csum, NIC_CSUM_L4_OK);
+}
+
+// The checksum of IPv4 needs no host.
+static void test_ip_checksum(void **state)
+{
+    struct what w = usual(0, 1000);
+
+    (void)state;
+    w.csum = NIC_CSUM_L4_OK;
+    give(w);
+    w.sequence = 1000;
+    give(w);
+    flush();
+    assert_int_equal(delivered_count, 1);
+    assert_int_equal(delivered[0].csum, VOUCHED);
+    w.sequence = 5000;
+    w.payload = 0;
+    give(w); // also for what is not put together
+    assert_int_equal(delivered[1].csum, VOUCHED);
 }
 
 // Whose fragment it is only reassembly can tell: it does not wait.
@@ -547,6 +571,7 @@ int main(void)
         cmocka_unit_test_setup(test_push_and_short_end_it, reset),
         cmocka_unit_test_setup(test_apart, reset),
         cmocka_unit_test_setup(test_fragment, reset),
+        cmocka_unit_test_setup(test_ip_checksum, reset),
         cmocka_unit_test_setup(test_connections, reset),
         cmocka_unit_test_setup(test_same_place, reset),
         cmocka_unit_test_setup(test_limits, reset),

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Offloads, all of them and without each by the guest's configuration: every byte arrives right both ways,
+in large frames where those are to be."""
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from dunlin import address, stats
+
+LOAD = Path(__file__).with_name("echo_load.py")
+SETTINGS = ["", "lso = off", "rsc = off", "checksum = off"]
+BUFFER = 65536  # what iperf3 sends repeats after so many bytes (net/services/iperf3/stream.c)
+
+
+@pytest.fixture(scope="module", params=SETTINGS, ids=lambda s: s.replace(" ", "") or "all")
+def vm(request, module_boot, tapnet, tmp_path_factory):
+    config = tmp_path_factory.mktemp("offloads") / "dunlin.conf"
+    config.write_text(f"[services]\necho = on\n[netvsc]\n{request.param}\n")
+    vm = module_boot.dunlin(vcpus=2, nics=["tap:tap0"], netns=tapnet.name, config=config)
+    vm.without = request.param.partition(" ")[0]
+    yield vm
+    vm.stop()
+
+
+def test_echo(vm, tapnet):
+    load = subprocess.run(tapnet.command("/usr/bin/python3", LOAD, address(vm), 4, 2 << 20),
+                          stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+                          check=False)
+    assert load.returncode == 0, load.stdout + load.stderr
+    nic = vm.stats()["devices"]["nic0"]
+    assert (nic["rx_coalesced"] > 0) == (vm.without not in ("rsc", "checksum"))
+    # Where the host does not put segments together we do, if it vouches for their checksums.
+    merged = stats(vm)["net"]["nic0"]["rx_merged"]
+    assert merged > 0 if vm.without == "rsc" else vm.without != "checksum" or merged == 0
+
+
+def test_send(vm, tapnet, tmp_path):
+    """What a client receives from the iperf3 service is the service's one buffer over and over."""
+    got = tmp_path / "received"
+    tapnet.run("iperf3", "-c", address(vm), "-R", "-n", "32M", "-F", got)
+    data = got.read_bytes()
+    assert len(data) >= 16 << 20
+    assert len(set(data[:BUFFER])) == 256
+    whole = len(data) // BUFFER
+    assert data[:whole * BUFFER] == data[:BUFFER] * whole
+    assert data[whole * BUFFER:] == data[:len(data) - whole * BUFFER]
+    nic = vm.stats()["devices"]["nic0"]
+    assert (nic["tx_large"] > 0) == (vm.without not in ("lso", "checksum"))
+    assert (nic["tx_csum_offloaded"] > 0) == (vm.without != "checksum")
