@@ -93,5 +93,7 @@ def here():
               if line.startswith("model name")]
     commit = subprocess.run(["git", "-C", ROOT, "describe", "--always", "--dirty"], text=True,
                             check=False, capture_output=True).stdout.strip()
+    congestion = Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text(encoding="ascii")
     return {"cpu": models[0] if models else platform.machine(), "cores": os.cpu_count(),
-            "kernel": platform.release(), "load_before": os.getloadavg()[0], "commit": commit}
+            "kernel": platform.release(), "load_before": os.getloadavg()[0], "commit": commit,
+            "congestion": congestion.strip()}
