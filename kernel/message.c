@@ -16,7 +16,10 @@
 #include "kernel/panic.h"
 #include "kernel/time.h"
 
-#define SLOTS (PAGE_SIZE / sizeof(struct slot)) // 64
+// Pages of a ring: more where there are few cores, since there is one for each pair of them.
+#define RING_PAGES 4u
+#define RING_PAGES_MANY 1u
+#define MANY_CORES 17u
 #define CALL_RETRY (100 * TIME_US)
 
 struct slot {
@@ -32,9 +35,10 @@ static struct mailbox {
     atomic_bool sleepy;       // the owner halts, or is about to: wake it
 } __attribute__((aligned(64))) mailboxes[MAX_CORES];
 
-static struct slot (*rings)[SLOTS]; // [from * core_count() + to]
+static struct slot *rings; // of each pair [from * core_count() + to]
+static unsigned slots;     // in each
 
-static PERCORE uint8_t put_at[MAX_CORES], take_at[MAX_CORES]; // next slot of the ring to, from
+static PERCORE uint16_t put_at[MAX_CORES], take_at[MAX_CORES]; // next slot of the ring to, from
 static PERCORE struct poller poller;
 
 struct call { // on the stack of the fiber that waits
@@ -49,7 +53,7 @@ static struct call *calls; // core 0's
 
 static struct slot *ring(unsigned from, unsigned to)
 {
-    return rings[from * core_count() + to];
+    return rings + (size_t)(from * core_count() + to) * slots;
 }
 
 // Tells a core that there is something for it. The sender writes `senders`, then reads `sleepy`; the
@@ -79,7 +83,7 @@ bool message_post(unsigned to, void (*fn)(const void *data), const void *data, s
     if (len)
         memcpy(slot->data, data, len);
     atomic_store_explicit(&slot->fn, fn, memory_order_release);
-    put_at[to] = (put_at[to] + 1) % SLOTS;
+    put_at[to] = (uint16_t)((put_at[to] + 1) % slots);
     cores[core_id()].messages++;
     notify(to);
     return true;
@@ -88,10 +92,10 @@ bool message_post(unsigned to, void (*fn)(const void *data), const void *data, s
 // Runs what one core has sent, one ring full at most. True if there may be more.
 static bool take_from(unsigned from)
 {
-    struct slot *slots = ring(from, core_id());
+    struct slot *first = ring(from, core_id());
 
-    for (unsigned i = 0; i < SLOTS; i++) {
-        struct slot *slot = &slots[take_at[from]];
+    for (unsigned i = 0; i < slots; i++) {
+        struct slot *slot = &first[take_at[from]];
         void (*fn)(const void *data) = atomic_load_explicit(&slot->fn, memory_order_acquire);
         uint8_t data[MESSAGE_BYTES] __attribute__((aligned(16)));
 
@@ -99,7 +103,7 @@ static bool take_from(unsigned from)
             return false;
         memcpy(data, slot->data, sizeof(data));
         atomic_store_explicit(&slot->fn, NULL, memory_order_release);
-        take_at[from] = (take_at[from] + 1) % SLOTS;
+        take_at[from] = (uint16_t)((take_at[from] + 1) % slots);
         fn(data);
     }
     return true;
@@ -171,7 +175,10 @@ void messages_start_core(void)
 
 void messages_start(void)
 {
-    rings = page_alloc((size_t)core_count() * core_count());
+    unsigned pages = core_count() < MANY_CORES ? RING_PAGES : RING_PAGES_MANY;
+
+    slots = pages * PAGE_SIZE / sizeof(struct slot);
+    rings = page_alloc((size_t)core_count() * core_count() * pages);
     if (!rings)
         panic("messages: no memory for %u cores", core_count());
 }
