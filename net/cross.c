@@ -78,7 +78,7 @@ bool cross_send(const struct interface *interface, unsigned core, const struct p
     c->segments = (uint16_t)interface_arriving_segments();
     c->hops = (uint8_t)(hops + 1);
     pbuf_copy_partial(p, c->packet, p->tot_len, 0);
-    if (message_post(core, arrive, &c, sizeof(c)))
+    if (message_post_pointer(core, arrive, c))
         return true;
     crossing_free(c);
     return false;

@@ -270,7 +270,7 @@ static void write_cores(const struct interface *const *of_core)
 
 static void write_stats(void)
 {
-    const struct interface *of_core[MAX_CORES];
+    const struct interface *of_core[MAX_CORES] = {NULL};
     const char *separator = "";
     stats_print("{");
     for (unsigned index = 0; index < NIC_MAX; index++) {

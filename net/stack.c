@@ -42,6 +42,7 @@
 // (timers are small, and whatever there is many of has something larger with it) are refused.
 #define RESERVE_PART 16
 #define SMALL_BYTES 64
+#define LARGE_BYTES 2048
 
 // What a connection may keep out of order, normally and when memory is short.
 #define OOSEQ_BYTES (256u * 1024)
@@ -80,6 +81,8 @@ static void look_at_memory(void)
 
 void *net_alloc(size_t size)
 {
+    if (size >= LARGE_BYTES) // there are other cores, too, and a turn can be long
+        look_at_memory();
     void *object = memory_short && size > SMALL_BYTES ? NULL : heap_alloc(size);
     if (!object)
         refused_allocations++;
