@@ -16,6 +16,8 @@ from support import ROOT
 
 @pytest.fixture(scope="module")
 def guest(module_boot, tapnet):
+    # frames are counted: no neighbour discovery between them
+    tapnet.run("sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/tap0/disable_ipv6")
     return module_boot.dunlin(vcpus=1, memory=256, nics=["tap:tap0"], netns=tapnet.name,
                               allow_reboot=True)
 
