@@ -64,7 +64,7 @@ static bool is_link_local(const uint8_t *address)
 static bool is_unicast(const uint8_t *address)
 {
     static const uint8_t first[15];
-    return address[0] != 0xff && (memcmp(address, first, sizeof(first)) || address[15] > 1);
+    return address[0] != 0xff && (memcmp(address, first, sizeof(first)) != 0 || address[15] > 1);
 }
 
 // The options of a hop-by-hop or destination header: each within it.

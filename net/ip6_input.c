@@ -57,7 +57,7 @@ static bool is_mine(struct netif *netif, const ip6_addr_p_t *packed)
     ip6_addr_t address;
     ip6_addr_copy_from_packed(address, *packed);
     ip6_addr_assign_zone(&address, IP6_UNICAST, netif);
-    int index = netif_get_ip6_addr_match(netif, &address);
+    s8_t index = netif_get_ip6_addr_match(netif, &address);
     return index >= 0 && ip6_addr_isvalid(netif_ip6_addr_state(netif, index));
 }
 
