@@ -20,6 +20,7 @@
 #include "net/flow.h"
 #include "net/hooks.h"
 #include "net/interface.h"
+#include "net/sender.h"
 
 #define MSS_MIN 512u // no message makes segments smaller
 
@@ -75,8 +76,10 @@ static void lower_mss(const struct ip_hdr *about, const struct tcp_hdr *tcp, u16
     while (last && last->next)
         last = last->next;
     u16_t mss = (u16_t)LWIP_MAX(mtu, MSS_MIN + IP_HLEN + TCP_HLEN) - IP_HLEN - TCP_HLEN;
-    if (mss < pcb->mss && (!last || last->len + LWIP_TCP_OPT_LEN_TS_OUT <= mss))
-        pcb->mss = mss;
+    if (mss >= pcb->mss || (last && last->len + LWIP_TCP_OPT_LEN_TS_OUT > mss))
+        return;
+    pcb->mss = mss;
+    sender_path_narrower(pcb);
 }
 
 static bool icmp_is_intact(struct pbuf *p)

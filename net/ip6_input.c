@@ -25,6 +25,7 @@
 #include "net/hooks.h"
 #include "net/interface.h"
 #include "net/ip6_check.h"
+#include "net/sender.h"
 #include "net/share6.h"
 
 static PERCORE bool whole; // the next packet was checked already
@@ -114,8 +115,10 @@ static void lower_mss(struct tcp_pcb *pcb, u16_t mss)
     const struct tcp_seg *last = pcb->unsent;
     while (last && last->next)
         last = last->next;
-    if (pcb->mss > mss && (!last || last->len + LWIP_TCP_OPT_LEN_TS_OUT <= mss))
-        pcb->mss = mss;
+    if (pcb->mss <= mss || (last && last->len + LWIP_TCP_OPT_LEN_TS_OUT > mss))
+        return;
+    pcb->mss = mss;
+    sender_path_narrower(pcb);
 }
 
 void ip6_path_is_narrower(const ip6_addr_t *destination, u16_t mtu)

@@ -330,6 +330,19 @@ static void time_out(struct recovery *r)
     r->send_at = 0;
 }
 
+void recovery_too_long(struct recovery *r)
+{
+    if (!r->board.sent)
+        return;
+    scoreboard_lose_all(&r->board, false);
+    r->recovering = true;
+    r->timed_out = !r->sack; // nor does a partial acknowledgement tell of a hole
+    r->recover = r->board.nxt;
+    r->duplicates = r->presumed = 0;
+    r->probe_at = r->reorder_at = 0;
+    r->send_at = 0;
+}
+
 bool recovery_timer(struct recovery *r, uint64_t now)
 {
     if (recovery_deadline(r) > now)

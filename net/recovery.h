@@ -87,6 +87,10 @@ void recovery_ack(struct recovery *r, const struct acknowledgement *a, uint64_t 
 // True: a timer was due.
 bool recovery_timer(struct recovery *r, uint64_t now);
 
+// What is under way was too long for the path and did not arrive: it goes out again. No sign that the
+// path is full.
+void recovery_too_long(struct recovery *r);
+
 // When recovery_timer() wants to be called; UINT64_MAX: never.
 uint64_t recovery_deadline(const struct recovery *r);
 

@@ -411,6 +411,15 @@ void sender_segment_in(const struct tcp_pcb *pcb, const struct tcp_hdr *header, 
     drop_acknowledged(s);
 }
 
+void sender_path_narrower(const struct tcp_pcb *pcb)
+{
+    struct sender *s = sender_of(pcb);
+    if (!s)
+        return;
+    recovery_too_long(&s->recovery);
+    s->pending = attention = true;
+}
+
 // ---- The core's loop ----
 
 // The NIC is full: the next ones have the first turn when there is room again.

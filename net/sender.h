@@ -29,6 +29,9 @@ uint32_t sender_stop(struct tcp_pcb *pcb);
 // How many segments were sent more than once.
 uint32_t sender_resent(const struct tcp_pcb *pcb);
 
+// pcb->mss has become smaller, because what was sent did not pass: sends it again at once.
+void sender_path_narrower(const struct tcp_pcb *pcb);
+
 // ---- For stack.c ----
 
 // Each core, once, after lwip_init().

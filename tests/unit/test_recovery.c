@@ -260,6 +260,31 @@ static void test_thrown_away(void **state)
     recovery_free(&r);
 }
 
+static void test_path_became_narrower(void **state)
+{
+    (void)state;
+    const uint32_t narrow = PATH_MSS - 200;
+    struct recovery r;
+    uint64_t now = TIME_S;
+    recovery_init(&r, 0, PATH_MSS, true, false, now);
+    assert_int_equal(send_all(&r, &plenty, now), 10 * PATH_MSS);
+    uint32_t cwnd = r.congestion.cwnd;
+    now += TIME_MS;
+    recovery_too_long(&r);
+    r.mss = r.congestion.mss = narrow;
+    // All of it goes out again at once, in segments that fit; the path is not fuller than before.
+    const struct offer offer = {.window = 1 << 20, .frame = narrow, .crumb = 1};
+    struct piece piece = recovery_next(&r, &offer, now);
+    assert_true(piece.again && piece.seq == 0 && piece.len <= narrow);
+    assert_int_equal(send_all(&r, &offer, now), 10 * PATH_MSS);
+    assert_int_equal(r.congestion.cwnd, cwnd);
+    recovery_ack(&r, &(struct acknowledgement){.ack = 10 * PATH_MSS}, now + TIME_MS);
+    assert_true(r.congestion.cwnd >= cwnd);
+    assert_false(r.recovering);
+    assert_int_equal(r.timeouts, 0);
+    recovery_free(&r);
+}
+
 static void test_nonsense_blocks(void **state)
 {
     (void)state;
@@ -330,6 +355,7 @@ int main(void)
         cmocka_unit_test(test_last_segment_lost),
         cmocka_unit_test(test_time_outs),
         cmocka_unit_test(test_thrown_away),
+        cmocka_unit_test(test_path_became_narrower),
         cmocka_unit_test(test_nonsense_blocks),
         cmocka_unit_test(test_frames_and_windows),
     };
