@@ -204,6 +204,9 @@ static void abort_sends(struct nic *nic)
 
 static void detach(struct nic *nic)
 {
+    nic->control.closing = true;
+    while (nic->control.askers > 0) // each has its time-outs
+        fiber_sleep(TIME_MS);
     channels_stop(nic);
     drain(nic);
     abort_sends(nic);

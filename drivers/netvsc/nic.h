@@ -137,6 +137,8 @@ struct nic_control {
     uint8_t reply[CONTROL_REPLY_BYTES] __attribute__((aligned(8)));
     struct event event;
     uint32_t keepalive; // transaction id of a keepalive answer that is out
+    bool closing;       // no more questions of other fibers
+    unsigned askers;    // fibers inside nic_set_table()
     bool taken;         // by a fiber that asks by RNDIS; others wait
     bool link;          // as the host said last; info.link_up is what the client was told
     bool link_flapped;  // it was down in between

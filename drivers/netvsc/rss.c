@@ -154,14 +154,16 @@ int nic_set_table(struct nic *nic, const uint8_t core_of[NIC_TABLE_SIZE])
         if (core_of[i] >= nic->queue_count)
             return -EINVAL;
     }
-    if (!nic->queue[0]->up)
+    if (!nic->queue[0]->up || nic->control.closing)
         return -ENODEV;
     if (nic->rss.types == 0)
         return -EOPNOTSUPP;
     memcpy(old, nic->rss.core_of, sizeof(old));
     for (unsigned i = 0; i < NIC_TABLE_SIZE; i++)
         __atomic_store_n(&nic->rss.core_of[i], core_of[i], __ATOMIC_RELAXED);
+    nic->control.askers++; // the NIC does not go before this is back
     int r = set_all(nic);
+    nic->control.askers--;
     for (unsigned i = 0; r && i < NIC_TABLE_SIZE; i++)
         __atomic_store_n(&nic->rss.core_of[i], old[i], __ATOMIC_RELAXED);
     return r;

@@ -54,13 +54,27 @@ static struct {
     uint8_t bytes[4096];
     void *done[2048];
     unsigned done_count;
-    bool release; // at once
-    bool copy;    // when it should: then release at once
-    bool send;    // when attached
+    bool release;             // at once
+    bool copy;                // when it should: then release at once
+    bool send;                // when attached
+    void (*table)(void *arg); // the same: in a fiber of its own
     unsigned closes_at_done;
 } client;
 
 static enum nic_tx_result send(uint32_t len, uint8_t csum, void *ctx);
+
+static struct {
+    uint8_t core_of[NIC_TABLE_SIZE];
+    int result;
+    unsigned done;
+} table;
+
+static void set_table(void *arg)
+{
+    (void)arg;
+    table.result = nic_set_table(client.nic, table.core_of);
+    table.done++;
+}
 
 static void on_attach(struct nic *nic)
 {
@@ -72,6 +86,8 @@ static void on_attach(struct nic *nic)
     CHECK(client.attached_cores == 1 && client.detached_cores == 0);
     client.nic = nic;
     client.attached++;
+    if (client.table)
+        fiber_spawn("table", client.table, NULL);
     if (client.send)
         CHECK(send(2000, 0, &client) == NIC_TX_HELD);
 }
@@ -1329,27 +1345,30 @@ static void child_test_fault_with_channels(void)
     check_all_freed();
 }
 
-static void child_count_questions(void)
+static int questions_with_channels(unsigned channels)
 {
-    start_cores(3, 3);
-    start();
-    _exit((int)host.questions);
+    int status;
+
+    fflush(NULL);
+    pid_t child = fork();
+    if (child == 0) {
+        start_cores(channels, channels);
+        start();
+        _exit((int)host.questions);
+    }
+    waitpid(child, &status, 0);
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) >= 20);
+    return WEXITSTATUS(status);
 }
 
 static void test_faults_with_channels(void **state)
 {
     static const enum fault kinds[] = {FAULT_SILENT, FAULT_RESCIND, FAULT_REFUSE, FAULT_SHORT};
-    int status;
+    int questions = questions_with_channels(3);
 
     (void)state;
-    fflush(NULL);
-    pid_t child = fork();
-    if (child == 0)
-        child_count_questions();
-    waitpid(child, &status, 0);
-    assert_true(WIFEXITED(status) && WEXITSTATUS(status) >= 20);
     for (unsigned kind = 0; kind < 4; kind++) {
-        for (int i = 1; i <= WEXITSTATUS(status); i++) {
+        for (int i = 1; i <= questions; i++) {
             fault_number = (unsigned)i;
             fault_kind = kinds[kind];
             in_child(child_test_fault_with_channels);
@@ -1411,20 +1430,6 @@ static void child_test_link_on_all_cores(void)
 }
 CHILD_TEST(test_link_on_all_cores)
 
-static struct {
-    uint8_t core_of[NIC_TABLE_SIZE];
-    int result;
-    bool done;
-} table;
-
-static void set_table(void *arg)
-{
-    (void)arg;
-    table.done = false;
-    table.result = nic_set_table(client.nic, table.core_of);
-    table.done = true;
-}
-
 static void child_test_set_table(void)
 {
     start_cores(4, 4);
@@ -1433,27 +1438,65 @@ static void child_test_set_table(void)
         table.core_of[i] = i < 100 ? 3 : 1;
     fiber_spawn("table", set_table, NULL);
     fake_run(LONG);
-    CHECK(table.done && table.result == 0 && host.rss_sets == 2);
+    CHECK(table.done == 1 && table.result == 0 && host.rss_sets == 2);
     CHECK(host.rss_table[99] == 3 && host.rss_table[100] == 1);
     CHECK(nic_flow_core(client.nic, 99) == 3 && nic_flow_core(client.nic, 100) == 1);
     table.core_of[7] = 4; // there is no such channel
     fiber_spawn("table", set_table, NULL);
     fake_run(LONG);
-    CHECK(table.done && table.result == -EINVAL && host.rss_sets == 2);
+    CHECK(table.done == 2 && table.result == -EINVAL && host.rss_sets == 2);
     table.core_of[7] = 0;
     host.no_rss = true;
     fiber_spawn("table", set_table, NULL);
     fake_run(LONG);
-    CHECK(table.done && table.result == -EOPNOTSUPP && nic_flow_core(client.nic, 7) == 3);
+    CHECK(table.done == 3 && table.result == -EOPNOTSUPP && nic_flow_core(client.nic, 7) == 3);
     // The NIC goes while the host is asked.
     host.fault_at = host.questions + 1;
     host.fault = FAULT_RESCIND;
     fiber_spawn("table", set_table, NULL);
     fake_run(LONG);
-    CHECK(table.done && table.result == -ENODEV && client.detached == 1);
+    CHECK(table.done == 4 && table.result == -ENODEV && client.detached == 1);
     check_all_freed();
 }
 CHILD_TEST(test_set_table)
+
+static void ask_later(void *arg)
+{
+    fiber_sleep(TIME_S);
+    set_table(arg);
+}
+
+static void rescind_later(void *arg)
+{
+    (void)arg;
+    fiber_sleep(2 * TIME_S);
+    host_rescind(HOST_RELID);
+}
+
+// The NIC goes while another fiber's question waits for one of the NIC's own to be answered.
+static void child_test_set_table_of_a_nic_that_goes(void)
+{
+    start_cores(4, 4);
+    client.table = ask_later;
+    host.fault_at = fault_number; // opening the packet filter
+    host.fault = FAULT_SILENT;
+    if (fault_kind == FAULT_RESCIND)
+        fiber_spawn("rescind", rescind_later, NULL);
+    start();
+    CHECK(table.done == 1 && client.detached == 1 && client.nic == NULL);
+    CHECK(table.result == (fault_kind == FAULT_RESCIND ? -ENODEV : 0));
+    check_all_freed();
+}
+
+static void test_set_table_of_a_nic_that_goes(void **state)
+{
+    (void)state;
+    fault_number = (unsigned)questions_with_channels(4);
+    fault_kind = FAULT_RESCIND;
+    in_child(child_test_set_table_of_a_nic_that_goes);
+    fault_kind = FAULT_SILENT;
+    in_child(child_test_set_table_of_a_nic_that_goes);
+}
 
 static void child_test_send_table(void)
 {
@@ -1686,6 +1729,7 @@ int main(void)
         cmocka_unit_test(test_dead_subchannel),
         cmocka_unit_test(test_link_on_all_cores),
         cmocka_unit_test(test_set_table),
+        cmocka_unit_test(test_set_table_of_a_nic_that_goes),
         cmocka_unit_test(test_send_table),
         cmocka_unit_test(test_offers),
         cmocka_unit_test(test_messages),
