@@ -119,7 +119,7 @@ static err_t on_receive(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t er
         if (sent < part->len)
             kept = keep(echo, data + sent, part->len - sent);
     }
-    pbuf_free(p);
+    stack_free_received(p);
     if (kept)
         return ERR_OK;
     tcp_abort(pcb); // calls on_error()

@@ -147,7 +147,7 @@ static err_t on_receive(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t er
             test_feed(data + taken, len - taken);
     }
     tcp_recved(pcb, p->tot_len);
-    pbuf_free(p);
+    stack_free_received(p);
     return ERR_OK;
 }
 

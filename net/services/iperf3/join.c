@@ -101,7 +101,7 @@ static void ask(struct connection *c)
 
 void join_decide(struct connection *c)
 {
-    if (gate_state() == GATE_FREE && c->pcb && gate_take()) {
+    if (gate_state() == GATE_FREE && !c->ticket && c->pcb && gate_take()) {
         test_begin(c);
         return;
     }
@@ -118,7 +118,10 @@ void join_decide(struct connection *c)
         break;
     case GATE_FREE: // just now
     case GATE_CLOSING:
-        connections_tick_now(); // there will be no test, soon
+        if (!c->ticket)
+            connections_tick_now(); // there will be no test, soon
+        else if (!asked(c))
+            deny(c); // it was to be a stream
         break;
     }
 }
@@ -144,7 +147,7 @@ static void on_answer(const void *data)
     c->asked = 0;
     if (answer->run)
         member_join(answer->run, answer->slot, c);
-    else if (gate_state() != GATE_FREE && gate_state() != GATE_CLOSING)
+    else
         deny(c);
     for (c = connections_first(); c; c = c->next)
         if (c->role == CONNECTION_WAITS && !asked(c))

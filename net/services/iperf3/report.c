@@ -20,20 +20,9 @@ struct totals {
     uint64_t packets, errors; // UDP
 };
 
-// What counts of a stream. What the client says it has received was sent, even if its acknowledgement
-// was still on the way when the test ended.
-static uint64_t bytes_of(const struct run_stream *s, bool omits, uint64_t claimed)
+static void add_result(const struct test *test, const struct run_stream *s,
+                       struct iperf3_stream_result *out)
 {
-    uint64_t omitted = omits ? run_get(&s->omitted) : 0;
-    uint64_t bytes = run_get(&s->bytes) - omitted, written = run_get(&s->written);
-    if (s->sender && written >= omitted && claimed <= written - omitted)
-        return LWIP_MAX(bytes, claimed);
-    return bytes;
-}
-
-static void add_result(const struct test *test, unsigned number, struct iperf3_stream_result *out)
-{
-    const struct run_stream *s = test_stream(test, number);
     uint64_t last = run_get(&s->last_byte);
     uint64_t end = s->sender ? test->ended : LWIP_MAX(test->ended, last);
     // A test that ended within the seconds to omit counts from its beginning.
@@ -41,7 +30,7 @@ static void add_result(const struct test *test, unsigned number, struct iperf3_s
     *out = (struct iperf3_stream_result){
         .id = s->id,
         .sender = s->sender,
-        .bytes = bytes_of(s, omits, test->claimed[number]),
+        .bytes = run_get(&s->bytes) - (omits ? run_get(&s->omitted) : 0),
         .retransmits = s->retransmits - (omits ? s->retransmits_omitted : 0),
         .packets = run_get(&s->packets),
         .errors = run_get(&s->errors),
@@ -137,7 +126,7 @@ bool report_results(struct test *test)
         return false;
     struct totals totals[2] = {{0}, {0}};
     for (unsigned i = 0; i < test->count; i++) {
-        add_result(test, i, &results[i]);
+        add_result(test, test_stream(test, i), &results[i]);
         add_total(&totals[results[i].sender], &results[i]);
     }
     char words[WORDS];

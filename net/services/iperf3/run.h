@@ -21,8 +21,7 @@ enum run_phase {
 
 struct run_stream {
     // Written by the stream's core only.
-    _Atomic uint64_t bytes;     // received, or acknowledged by the client (UDP: sent)
-    _Atomic uint64_t written;   // handed to lwIP
+    _Atomic uint64_t bytes;     // received; acknowledged by the client, in the end sent
     _Atomic uint64_t omitted;   // of these, in the seconds that do not count
     _Atomic uint64_t last_byte; // when one last came or was acknowledged
     _Atomic uint32_t retransmits, retransmits_omitted; // TCP

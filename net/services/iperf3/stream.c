@@ -142,5 +142,4 @@ void stream_send(struct connection *c)
         c->written += n;
         room -= n;
     }
-    run_set(&c->slot->written, c->written);
 }

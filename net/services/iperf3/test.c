@@ -250,22 +250,18 @@ static void ended_by_client(void)
 
 // ---- Results ----
 
-static void note_claim(void *ctx, uint64_t id, uint64_t bytes)
+static void note_promise(void *ctx, uint64_t id, uint64_t bytes)
 {
     (void)ctx;
     test->client_bytes += bytes;
-    for (unsigned i = 0; i < test->count; i++) {
-        if (test_stream(test, i)->id != id)
-            continue;
-        test->claimed[i] = bytes;
-        if (!test->run->params.omit && !test->run->params.udp)
+    for (unsigned i = 0; i < test->count; i++)
+        if (test_stream(test, i)->id == id && !test->run->params.omit && !test->run->params.udp)
             test->promised[i] = bytes;
-    }
 }
 
 static void results_received(void)
 {
-    if (!iperf3_results_read(test->message, test->message_bytes, note_claim, NULL)) {
+    if (!iperf3_results_read(test->message, test->message_bytes, note_promise, NULL)) {
         refuse(IPERF3_BAD_RESULTS, "its results make no sense");
         return;
     }

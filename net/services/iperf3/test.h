@@ -22,10 +22,9 @@ struct test {
     unsigned count;      // streams that have joined
     uint64_t members;    // bit: that core has streams
     uint64_t to_be_told; // bit: that core does not know yet that it is over
-    // In the order of the client: indices of the run's streams, the bytes that the client says it sent
-    // or received on each, and those that are waited for (UINT64_MAX: unknown).
+    // In the order of the client: indices of the run's streams, and the bytes that the client says it
+    // sent on each; UINT64_MAX: unknown.
     uint8_t order[2 * IPERF3_MAX_STREAMS];
-    uint64_t claimed[2 * IPERF3_MAX_STREAMS];
     uint64_t promised[2 * IPERF3_MAX_STREAMS];
 
     // A message with a length in front: parameters or results.
