@@ -3,6 +3,7 @@
 counts them, instructions."""
 
 import dataclasses
+import time
 from pathlib import Path
 
 from hvlib import counting
@@ -14,6 +15,8 @@ class View:
     hypercalls: int
     signals: int  # the rings' doorbells; each is one of the hypercalls
     interrupts: int
+    moment: float
+    host_seconds: float  # of the thread that moves the frames between tap and rings
     vcpu_seconds: list
     rx_bytes: list  # of each channel
     tx_bytes: list
@@ -24,13 +27,10 @@ class View:
     blocks: dict  # what hvlib.counting.blocks() tells of a VM that profiles
 
 
-def _vcpu_seconds(vm):
-    """CPU time that the machine has spent in the thread of each vCPU."""
-    seconds = []
-    for vcpu in vm.qmp("query-cpus-fast"):
-        stat = Path(f"/proc/{vm.pid()}/task/{vcpu['thread-id']}/schedstat")
-        seconds.append(int(stat.read_text(encoding="ascii").split()[0]) / 1e9)
-    return seconds
+def _thread_seconds(vm, thread):
+    """CPU time that the machine has spent in a thread of the VM."""
+    stat = Path(f"/proc/{vm.pid()}/task/{thread}/schedstat")
+    return int(stat.read_text(encoding="ascii").split()[0]) / 1e9
 
 
 def view(guest):
@@ -45,7 +45,10 @@ def view(guest):
         hypercalls=sum(n for vp in stats["vps"] for n in vp["hypercalls"].values()),
         signals=sum(c["signals_from_guest"] for c in channels),
         interrupts=sum(vp["interrupts"] for vp in stats["vps"]),
-        vcpu_seconds=_vcpu_seconds(vm),
+        moment=time.monotonic(),
+        host_seconds=_thread_seconds(vm, vm.pid()),
+        vcpu_seconds=[_thread_seconds(vm, vcpu["thread-id"])
+                      for vcpu in vm.qmp("query-cpus-fast")],
         rx_bytes=[c["rx_bytes"] for c in nic["channels"]],
         tx_bytes=[c["tx_bytes"] for c in nic["channels"]],
         sections_peak=nic["rx_sections_peak"], sections=nic["rx_sections"],
@@ -74,6 +77,9 @@ def costs(guest, before, after, units, direction):
     # A signal is a hypercall already.
     found["events"] = found["hypercalls"] + found["interrupts"]
     found["vcpu_us"] = per_unit("vcpu_seconds") * 1e6
+    seconds = after.moment - before.moment
+    found["vcpu_busy"] = 100 * found["vcpu_us"] * units / 1e6 / seconds
+    found["host_busy"] = 100 * (after.host_seconds - before.host_seconds) / seconds
     found["sections_peak"] = after.sections_peak
     found["sections"] = after.sections
     data = "tx_bytes" if direction == "out" else "rx_bytes"

@@ -4,9 +4,10 @@
 from . import results
 
 # Of each workload: (measure, column's title, format). The first is what it is about.
-COSTS = [("instructions", "instructions", ",.0f"), ("hypercalls", "hypercalls", ".2f"),
+COSTS = [("instructions", "instr.", ",.0f"), ("hypercalls", "hypercalls", ".2f"),
          ("signals", "signals", ".2f"), ("interrupts", "interrupts", ".2f"),
-         ("vcpu_us", "vCPU us", ",.1f"), ("spread", "max/mean", ".2f"),
+         ("vcpu_us", "vCPU us", ",.1f"), ("vcpu_busy", "vCPUs %", ".0f"),
+         ("host_busy", "host %", ".0f"), ("spread", "max/mean", ".2f"),
          ("sections_peak", "sections", ".0f")]
 COLUMNS = {
     "tcp": ("per MB", [("gbit_s", "Gbit/s", ".3f"), *COSTS]),
@@ -18,7 +19,7 @@ COLUMNS = {
                             ("requests_s", "requests/s", ",.0f"), *COSTS]),
     "idle": ("per second", [("cpu_percent", "% of a CPU", ".2f"), *COSTS]),
 }
-WIDTH = 13
+WIDTH = 12
 
 
 def _cases(rows):
