@@ -82,7 +82,7 @@
 #define TCP_OVERSIZE 0        // what is sent in bulk is sent by reference
 #define TCP_QUEUE_OOSEQ 1     // keep what arrives out of order,
 #define TCP_OOSEQ_BYTES_LIMIT(pcb) net_ooseq_limit() // at most so much of it on each connection,
-#define TCP_OOSEQ_MAX_PBUFS 512                      // in so many pbufs
+#define TCP_OOSEQ_MAX_PBUFS 4096                     // in so many pbufs
 #define LWIP_TCP_SACK_OUT 1                          // tell the sender what did arrive
 #define LWIP_TCP_TIMESTAMPS 1
 #define LWIP_TCP_KEEPALIVE 1           // services set their own times

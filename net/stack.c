@@ -45,7 +45,7 @@
 #define LARGE_BYTES 2048
 
 // What a connection may keep out of order, normally and when memory is short.
-#define OOSEQ_BYTES (256u * 1024)
+#define OOSEQ_BYTES TCP_WND // all that the peer may send
 #define OOSEQ_BYTES_SHORT (16u * 1024)
 
 // RFC 6528's clock: sequence numbers move on by one every 4 us.
