@@ -72,7 +72,7 @@
 #define TCP_CALCULATE_EFF_SEND_MSS 1
 #define LWIP_WND_SCALE 1
 #define TCP_RCV_SCALE 7 // windows up to 8 MB in units of 128
-#define TCP_WND (1024 * 1024)
+#define TCP_WND (2 * 1024 * 1024)
 // Every ACK tells the window; apart from those it is told so late.
 #define TCP_WND_UPDATE_THRESHOLD (TCP_WND / 4)
 #define TCP_SND_BUF                                                                                \

@@ -60,7 +60,7 @@ static uint8_t isn_key[16], port_key[16]; // of all cores, so that a flow may ch
 static PERCORE uint32_t port_counter;
 static PERCORE uint8_t retransmits_slot; // which of a pcb's extra arguments counts retransmissions
 static bool announced[2];                // core 0's: for IPv4 and IPv6
-static PERCORE bool memory_short;        // as of this turn of the loop
+static PERCORE bool memory_short;        // as of the last look
 static PERCORE unsigned overrunning, refused_allocations;
 
 static struct service *const services[] = {&iperf3_service, &echo_service, &discard_service};
