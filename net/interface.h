@@ -51,6 +51,7 @@ struct interface {
         rx_no_memory;
     uint64_t tx_frames, tx_bytes, tx_held, tx_queued, tx_refused, tx_coalesced, tx_no_memory;
     uint64_t tx_large, tx_too_long;
+    uint64_t tx_unresolved; // IPv6: too many wait for their neighbours' addresses
     unsigned rx_on_loan, tx_in_flight;
     uint64_t arp_shared, arp_not_shared; // neighbours told to other cores; no room for the message
 };
@@ -104,6 +105,8 @@ err_t interface_transmit(struct netif *netif, struct pbuf *p);
 err_t interface_output(struct netif *netif, struct pbuf *p, const ip4_addr_t *address);
 // The same for IPv6 (netif->output_ip6).
 err_t interface_output6(struct netif *netif, struct pbuf *p, const ip6_addr_t *address);
+// To be called at the beginning of each turn of the loop.
+void interface_new_turn(void);
 // To be called where lwIP has built a TCP segment of `length` bytes with its header, which is about to
 // go out: one that is longer than pcb->mss will be cut by the NIC.
 void interface_tcp_out(const struct tcp_pcb *pcb, const struct tcp_hdr *header, uint32_t length);

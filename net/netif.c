@@ -226,6 +226,7 @@ static const struct counter {
     {"tx_no_memory", offsetof(struct interface, tx_no_memory)},
     {"tx_large", offsetof(struct interface, tx_large)},
     {"tx_too_long", offsetof(struct interface, tx_too_long)},
+    {"tx_unresolved", offsetof(struct interface, tx_unresolved)},
     {"handed_over", offsetof(struct interface, flows.handed_over)},
     {"lost", offsetof(struct interface, flows.lost)},
     {"arp_shared", offsetof(struct interface, arp_shared)},

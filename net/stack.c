@@ -246,6 +246,7 @@ static bool stack_poll(void *ctx)
 {
     (void)ctx;
     bool worked = false;
+    interface_new_turn();
     look_at_memory();
     if (sys_timeouts_sleeptime() == 0) {
         sys_check_timeouts();

@@ -22,6 +22,14 @@ static PERCORE struct {
     u16_t *path_mtu, path_mtu_was; // of IPv6: see interface_tcp_out()
 } large;
 
+// Sending what waits for a neighbour lwIP may find that the way has changed, recycle that neighbour's
+// own entry for the new one, and put the packet in the queue that it is emptying, for ever. So only so
+// many packets may be put in queues in one turn of the loop: more than all queues hold.
+#define QUEUED_MOST (8 * MEMP_NUM_ND6_QUEUE)
+
+static PERCORE unsigned queued;      // in this turn
+static PERCORE unsigned transmitted; // frames, ever
+
 static PERCORE const struct tcp_pcb *next_turn; // see resume_tcp(); may be gone, only compared
 
 // The one's complement sum of `len` bytes, an even number; not folded.
@@ -142,6 +150,7 @@ err_t interface_transmit(struct netif *netif, struct pbuf *p)
     struct interface *interface = netif->state;
     struct tx_offload offload;
     struct pbuf *flat = NULL;
+    transmitted++;
     if (!choose_offload(interface, p, &offload)) {
         interface->tx_too_long++;
         return ERR_OK; // lost on the way; TCP sends it again
@@ -230,10 +239,26 @@ err_t interface_output(struct netif *netif, struct pbuf *p, const ip4_addr_t *ad
 
 err_t interface_output6(struct netif *netif, struct pbuf *p, const ip6_addr_t *address)
 {
-    const struct interface *interface = netif->state;
+    struct interface *interface = netif->state;
     netif->mtu = nic_info(interface->nic)->mtu;
     restore_path_mtu();
-    return ethip6_output(netif, p, address);
+    if (ip6_addr_ismulticast(address))
+        return ethip6_output(netif, p, address);
+    if (queued == QUEUED_MOST) {
+        interface->tx_unresolved++;
+        return ERR_RTE;
+    }
+    unsigned before = transmitted;
+    queued++;
+    err_t error = ethip6_output(netif, p, address);
+    if (transmitted != before)
+        queued--; // the frame, or a question for its neighbour: there are no more of those than entries
+    return error;
+}
+
+void interface_new_turn(void)
+{
+    queued = 0;
 }
 
 uint32_t interface_large_max(const struct netif *netif, bool ip6)

@@ -270,6 +270,47 @@ def test_neighbors_without_number(native):
     native.wait_objects(objects + 100, 20)  # groups of the addresses, queues of neighbours
 
 
+def echo(number):
+    return struct.pack("!BBHHH", 128, 0, 0, 1, number)
+
+
+def test_queue_that_feeds_itself():
+    """A reply waits for its gateway's address; its destination becomes a neighbour; the gateway answers
+    when no table has room but its own entry. lwIP would move the reply from that entry's queue to the
+    same queue for ever."""
+    gateway, far = "2001:db8:77::9999", "2001:db8:99::1"
+    native = start("--address6", f"{GUEST}/64", "--gateway6", gateway)
+    known = [f"2001:db8:77::2:{n:x}" for n in range(1, 65)]
+    try:
+        native.wait_log(rb"ready: iperf3 on 2001:db8:77::2 port 5201\n")
+        lines = "".join(f"addr add {a}/128 dev tap0 nodad\n" for a in known)
+        inside(native, "ip", "-b", "-", input=lines)
+        with wire(native) as sock:
+            for attempt in range(10):
+                sock.send(frame(ROUTER, ALL_NODES, router_advertisement(valid=0)))
+                for number, who in enumerate(known):  # the table of destinations is full, and fresh
+                    sock.send(frame(who, GUEST, echo(number)))
+                time.sleep(0.3)
+                for number, who in enumerate(known):
+                    sock.send(frame(who, GUEST, echo(number)))
+                for number in range(62):  # so is that of neighbours, with nobody who answers
+                    sock.send(frame(f"2001:db8:77::3:{attempt:x}{number:02x}", GUEST, echo(number)))
+                sock.send(frame(far, GUEST, echo(0)))
+                sock.send(frame(ROUTER, ALL_NODES, router_advertisement("2001:db8:99::")))
+                sock.send(frame("2001:db8:9a::1", GUEST, echo(0)))  # takes the place of `far`
+                sock.send(frame(gateway, GUEST, neighbor_advertisement(gateway, flags=0x60)))
+                native.stats()  # it still runs
+                sock.send(frame(ROUTER, ALL_NODES, router_advertisement("2001:db8:99::", valid=0)))
+                if native.stats()["net"]["nic0"]["tx_unresolved"]:
+                    break
+                time.sleep(4)  # until the neighbours that nobody knows are forgotten
+            else:
+                pytest.fail("it did not come to that")
+        ping(native, GUEST)
+    finally:
+        native.close()
+
+
 def test_damaged_packets(native):
     """Sound packets of all kinds with a few bytes changed, their checksums right."""
     packets = [(neighbor_solicitation(GUEST), 58), (neighbor_advertisement(HERE), 58),
