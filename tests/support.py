@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Small things that several test files use."""
 
+import os
+import select
 import socket
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -22,3 +25,22 @@ def check_steady(report, seconds):
     share = sum(report.streams) / len(report.streams)
     least = share / (10 if len(report.streams) <= 8 else 50)
     assert min(report.streams) > least, f"a stream stalled: {report.streams}"
+
+
+def check_echo(tapnet, address, size):
+    """Sends noise to a guest's echo service by TCP, from inside a namespace; all of it has to come
+    back as it was."""
+    data, back, sent = os.urandom(size), bytearray(), 0
+    deadline = time.monotonic() + 60
+    with tapnet.enter(lambda: socket.create_connection((address, 7), timeout=20)) as sock:
+        sock.setblocking(False)
+        while len(back) < size:
+            assert time.monotonic() < deadline, f"{sent} sent, {len(back)} came back"
+            readable, writable, _ = select.select([sock], [sock] if sent < size else [], [], 5)
+            if writable:
+                sent += sock.send(data[sent:sent + (256 << 10)])
+            if readable:
+                part = sock.recv(1 << 20)
+                assert part, f"closed after {len(back)} bytes"
+                back += part
+    assert back == data

@@ -4,9 +4,7 @@
 or taken away by a NIC without it, and all that is sent comes back as it was. Needs root for the
 tap."""
 
-import os
 import re
-import select
 import socket
 import struct
 import time
@@ -14,12 +12,12 @@ import time
 import pytest
 
 from linux import Linux, spec_fields
+from support import check_echo
 
 MAC = "00:15:5d:44:4c:7a"
 HERE6, GUEST6 = "fd77::1", "fd77::2"
 LARGE = ("tx_large", "rx_coalesced")
 COUNTERS = (*LARGE, "tx_csum_offloaded", "rx_cut", "rx_dropped", "tx_errors")
-BYTES = 4 << 20
 SO_AUXDATA, SOL_PACKET, TAG_VALID = 8, 263, 0x10
 ETH_P_ALL = 3
 
@@ -43,29 +41,11 @@ def guest(module_boot, tapnet):
     return linux
 
 
-def echo(tapnet, address):
-    """BYTES of noise to the guest's echo service: they have to come back."""
-    data = os.urandom(BYTES)
-    back = bytearray()
-    deadline = time.monotonic() + 60
-    with tapnet.enter(lambda: socket.create_connection((address, 7), timeout=20)) as sock:
-        sock.setblocking(False)
-        sent = 0
-        while len(back) < BYTES:
-            assert time.monotonic() < deadline, f"{sent} sent, {len(back)} came back"
-            readable, writable, _ = select.select([sock], [sock] if sent < BYTES else [], [], 5)
-            if writable:
-                sent += sock.send(data[sent:sent + (256 << 10)])
-            if readable:
-                back += sock.recv(1 << 20)
-    assert back == data
-
-
 def counted(guest, tapnet, addresses=("10.77.0.2", GUEST6)):
     """What echoes add to the counters of the NIC."""
     before = nic(guest)
     for address in addresses:
-        echo(tapnet, address)
+        check_echo(tapnet, address, 4 << 20)
     after = nic(guest)
     assert after["tx_errors"] == before["tx_errors"]
     return {name: after[name] - before[name] for name in COUNTERS}

@@ -1,0 +1,105 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""A NIC without one of its abilities: each protocol version and each offload is taken away once, and
+what is sent to the echo service comes back byte for byte, by TCP and in UDP fragments; iperf3 has
+the guest send in bulk. One VM, whose NIC is exchanged. Then large and odd MTUs. Needs root for the
+tap."""
+
+import os
+import socket
+
+import pytest
+
+from dunlin import address, wait_for
+from hvlib import HvError, iperf
+from support import check_echo
+
+MAC = "00:15:5d:44:4c:00"
+LARGE = ("tx_large", "rx_coalesced")
+# Properties of the NIC, and which counters of the host stay 0.
+CASES = [
+    ({}, ()),
+    *(({"max-nvsp": version}, ("rx_coalesced",))
+      for version in (0x60000, 0x50000, 0x40000, 0x30002, 0x2)),
+    ({"csum": False}, ("tx_csum_offloaded",)),
+    ({"csum-tx4": False}, ()),
+    ({"csum-rx4": False}, ()),
+    ({"lso": False}, ("tx_large",)),
+    ({"rsc": False}, ("rx_coalesced",)),
+    ({"lso": False, "rsc": False, "csum": False, "queues": 1}, (*LARGE, "tx_csum_offloaded")),
+    ({"batch-ranges": 1}, ()),
+    ({"rss-udp": False}, ()),
+]
+
+
+@pytest.fixture(scope="module")
+def vm(module_boot, tapnet, tmp_path_factory):
+    config = tmp_path_factory.mktemp("poorer") / "dunlin.conf"
+    config.write_text("[services]\necho = on\n")
+    return module_boot.dunlin(vcpus=2, nics=["tap:tap0"], netns=tapnet.name, config=config)
+
+
+def exchange(vm, properties):
+    """Another NIC for the same port; waits until the guest has its address."""
+    since = vm.mark()
+    vm.qmp("device_del", id="nic0")
+
+    def add():
+        try:
+            vm.qmp("device_add", driver="hv-net", id="nic0", netdev="net0", mac=MAC,
+                   **{"queues": 2, **properties})
+        except HvError as error:
+            assert "Duplicate" in str(error) or "in use" in str(error), error
+            return False
+        return True
+    wait_for(add, 10, "the host lets go of the NIC")
+    vm.wait_console(r"net: nic0: address 10\.77\.", 20, since)
+
+
+def check_datagrams(tapnet, guest):
+    """Of 3 fragments each, one after the other."""
+    with tapnet.enter(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        sock.settimeout(10)
+        sock.connect((guest, 7))
+        for _ in range(20):
+            data = os.urandom(4000)
+            sock.send(data)
+            assert sock.recv(65536) == data
+
+
+def case_name(properties):
+    return ",".join(f"{name}={value:#x}" if name == "max-nvsp" else f"{name}={value}"
+                    for name, value in properties.items()) or "all"
+
+
+def check_traffic(vm, tapnet):
+    """Returns the counters of the NIC afterwards."""
+    check_echo(tapnet, address(vm), 2 << 20)
+    check_datagrams(tapnet, address(vm))
+    report = iperf.client(address(vm), "-n", "8M", "-R", prefix=tapnet.command())
+    assert report.received_bytes >= 8 << 20
+    nic = vm.stats()["devices"]["nic0"]
+    assert nic["tx_errors"] == nic["rx_dropped"] == 0
+    return nic
+
+
+@pytest.mark.parametrize("properties, none", CASES, ids=[case_name(case[0]) for case in CASES])
+def test_ability(vm, tapnet, properties, none):
+    exchange(vm, properties)
+    nic = check_traffic(vm, tapnet)
+    assert all(nic[name] == 0 for name in none), nic
+    if not properties:
+        assert all(nic[name] > 0 for name in LARGE), nic
+
+
+@pytest.mark.parametrize("mtu", [9000, 4001])
+def test_mtu(boot, vm, tapnet, tmp_path, mtu):
+    """The last tests of this file: they take the tap from the VM of the others."""
+    vm.stop()
+    config = tmp_path / "dunlin.conf"
+    config.write_text(f"[net]\nmtu = {mtu}\n[services]\necho = on\n")
+    tapnet.run("ip", "link", "set", "tap0", "mtu", mtu)
+    jumbo = boot.dunlin(vcpus=1, nics=["tap:tap0"], netns=tapnet.name, config=config)
+    assert check_traffic(jumbo, tapnet)["mtu"] == mtu + 14
+    done = tapnet.run("ping", "-n", "-c", 3, "-i", "0.02", "-M", "do", "-s", mtu - 28,
+                      address(jumbo))
+    assert " 0% packet loss" in done.stdout, done.stdout
