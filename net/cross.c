@@ -15,15 +15,22 @@
 
 struct crossing {
     struct pbuf_custom pbuf; // the receiving core's
-    const struct nic *nic;   // only compared
+    struct crossing *next;
+    const struct nic *nic; // only compared
     size_t pages;
     uint16_t length, checks, segments;
     uint8_t hops;
     uint8_t packet[];
 };
 
-static size_t pages_out;      // of all cores; atomic
-static PERCORE unsigned hops; // of the packet that lwIP is being given
+struct outbox { // packets for one core, in order, until the end of the batch
+    struct crossing *first, *last;
+};
+
+static PERCORE struct outbox outboxes[MAX_CORES];
+static PERCORE uint64_t waiting; // for which cores there are any
+static size_t pages_out;         // of all cores; atomic
+static PERCORE unsigned hops;    // of the packet that lwIP is being given
 
 static void crossing_free(struct crossing *c)
 {
@@ -50,9 +57,8 @@ static void pbuf_freed(struct pbuf *p)
     crossing_free((struct crossing *)p); // its first member
 }
 
-static void arrive(const void *data)
+static void give_to_lwip(struct crossing *c)
 {
-    struct crossing *c = *(struct crossing *const *)data;
     struct interface *interface = interface_of(c->nic);
     if (!interface) { // it went meanwhile
         crossing_free(c);
@@ -67,6 +73,18 @@ static void arrive(const void *data)
     hops = 0;
 }
 
+static void arrive(const void *data)
+{
+    struct crossing *c = *(struct crossing *const *)data;
+    while (c) {
+        struct crossing *next = c->next;
+        give_to_lwip(c);
+        c = next;
+    }
+    ack_batch_end();
+    cross_flush(); // what has to go further
+}
+
 bool cross_send(const struct interface *interface, unsigned core, const struct pbuf *p)
 {
     struct crossing *c = hops < HOPS_MAX ? crossing_new(p->tot_len) : NULL;
@@ -78,8 +96,35 @@ bool cross_send(const struct interface *interface, unsigned core, const struct p
     c->segments = (uint16_t)interface_arriving_segments();
     c->hops = (uint8_t)(hops + 1);
     pbuf_copy_partial(p, c->packet, p->tot_len, 0);
-    if (message_post_pointer(core, arrive, c))
-        return true;
-    crossing_free(c);
-    return false;
+    struct outbox *box = &outboxes[core];
+    if (box->first)
+        box->last->next = c;
+    else
+        box->first = c;
+    box->last = c;
+    waiting |= 1ull << core;
+    return true;
+}
+
+static void lose(struct crossing *c)
+{
+    while (c) {
+        struct crossing *next = c->next;
+        struct interface *interface = interface_of(c->nic);
+        if (interface)
+            interface->flows.lost++;
+        crossing_free(c);
+        c = next;
+    }
+}
+
+void cross_flush(void)
+{
+    for (; waiting; waiting &= waiting - 1) {
+        unsigned core = (unsigned)__builtin_ctzll(waiting);
+        struct crossing *first = outboxes[core].first;
+        outboxes[core].first = NULL;
+        if (!message_post_pointer(core, arrive, first))
+            lose(first);
+    }
 }

@@ -12,6 +12,9 @@
 struct interface;
 
 // Gives a copy of an IP packet (p begins with its header; stays the caller's) to lwIP on another core
-// that has an interface of the same NIC. False: dropped, because too much is under way, or it has been
-// handed on too often.
+// that has an interface of the same NIC, with the next cross_flush(). False: dropped, because too much
+// is under way, or it has been handed on too often. To be called while a received batch is looked at.
 bool cross_send(const struct interface *interface, unsigned core, const struct pbuf *p);
+
+// At the end of a batch: what goes to one core goes with one message.
+void cross_flush(void);

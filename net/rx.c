@@ -9,6 +9,7 @@
 #include "lwip/ip.h"
 #include "lwip/prot/ethernet.h"
 #include "lwip/prot/ip6.h"
+#include "net/cross.h"
 #include "net/interface.h"
 #include "net/stack.h"
 
@@ -237,5 +238,6 @@ void interface_batch_end(struct nic *nic)
     if (interface)
         coalesce_flush(&interface->coalesce);
     ack_batch_end();
+    cross_flush();
     nic_flush(nic);
 }
