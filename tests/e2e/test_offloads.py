@@ -1,20 +1,21 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""Offloads, all of them and without each by the guest's configuration: every byte arrives right both ways,
-in large frames where those are to be."""
+"""Offloads, all of them and without each by the guest's configuration, and with little memory shared with
+the host: every byte arrives right both ways, in large frames where those are to be."""
 
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from dunlin import address, stats
+from dunlin import address, check_iperf, stats, wait_for
 
 LOAD = Path(__file__).with_name("echo_load.py")
-SETTINGS = ["", "lso = off", "rsc = off", "checksum = off"]
+SMALL = "receive-buffer = 128k\nsend-buffer = 64k\nring = 16k"
+SETTINGS = ["", "lso = off", "rsc = off", "checksum = off", SMALL]
 BUFFER = 65536  # what iperf3 sends repeats after so many bytes (net/services/iperf3/stream.c)
 
 
-@pytest.fixture(scope="module", params=SETTINGS, ids=lambda s: s.replace(" ", "") or "all")
+@pytest.fixture(scope="module", params=SETTINGS, ids=["all", "no-lso", "no-rsc", "no-checksum", "small"])
 def vm(request, module_boot, tapnet, tmp_path_factory):
     config = tmp_path_factory.mktemp("offloads") / "dunlin.conf"
     config.write_text(f"[services]\necho = on\n[netvsc]\n{request.param}\n")
@@ -49,3 +50,15 @@ def test_send(vm, tapnet, tmp_path):
     nic = vm.stats()["devices"]["nic0"]
     assert (nic["tx_large"] > 0) == (vm.without not in ("lso", "checksum"))
     assert (nic["tx_csum_offloaded"] > 0) == (vm.without != "checksum")
+
+
+def test_back_pressure(vm, tapnet):
+    """Many connections at once, both ways: rings and buffers become full, all goes on, all is given back."""
+    if vm.without != "receive-buffer":
+        pytest.skip("has memory enough")
+    check_iperf(vm, "-P", 16, "--bidir", seconds=3, host=address(vm), port=5201,
+                prefix=tapnet.command())
+    nic = stats(vm)["netvsc"]["nic0"]
+    assert nic["tx_full"] > 0 and nic["rx_pinned_peak"] > nic["rx_sections"] / 4
+    wait_for(lambda: all(stats(vm)["netvsc"]["nic0"][name] == 0
+                         for name in ("rx_held", "rx_pinned", "tx_outstanding")), 10, "all back")
