@@ -88,7 +88,7 @@ void share_join(struct interface *interface)
     struct shared *s = &shared[interface->index];
     if (core_id() == 0) {
         s->main = interface;
-    } else {
+    } else if (s->main) { // else core 0 had no memory for it
         // Should core 0 change them meanwhile, its message comes after this.
         struct addresses addresses = addresses_of(s->main);
         set_addresses(interface, &addresses);
@@ -98,7 +98,10 @@ void share_join(struct interface *interface)
 
 void share_leave(struct interface *interface)
 {
-    __atomic_fetch_and(&shared[interface->index].cores, ~(1ull << core_id()), __ATOMIC_RELEASE);
+    struct shared *s = &shared[interface->index];
+    __atomic_fetch_and(&s->cores, ~(1ull << core_id()), __ATOMIC_RELEASE);
+    if (core_id() == 0)
+        s->main = NULL;
     sys_untimeout(tell_addresses, interface);
 }
 
