@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The kernel's services for net/ on Linux, and the program: starts the stack on a TAP device and runs
-// its loop. On standard input it takes the commands `stats`, `remove NIC` and those that net/ adds.
+// its loop. On standard input it takes the commands `stats`, `remove NIC`, `wish CORE` and those that
+// net/ adds.
 #include <arpa/inet.h>
 #include <getopt.h>
 #include <malloc.h>
@@ -235,6 +236,8 @@ static void run_command(const char *line)
     size_t name = strcspn(line, " ");
     if (!strncmp(line, "stats", 5))
         print_stats();
+    else if (sscanf(line, "wish %u", &number) == 1 && number < core_count())
+        native_nic_wish(0, number);
     else if (sscanf(line, "remove %u", &number) == 1 && number < NATIVE_NICS)
         native_nic_remove(number);
     for (const struct console_command *c = commands; c; c = c->next)

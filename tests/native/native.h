@@ -50,5 +50,8 @@ void native_core(unsigned core);
 struct poller;
 void native_loop_remove(struct poller *p);
 
+// As if the host wanted all flows of a NIC on one core.
+void native_nic_wish(unsigned number, unsigned core);
+
 // Removes a NIC as if the host had.
 void native_nic_remove(unsigned number);

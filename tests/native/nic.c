@@ -408,6 +408,13 @@ void netvsc_start(const struct nic_client *client)
         start(i, client);
 }
 
+void native_nic_wish(unsigned number, unsigned core)
+{
+    uint8_t core_of[NIC_TABLE_SIZE];
+    memset(core_of, (int)core, sizeof(core_of));
+    nics[number].client->balance(&nics[number], core_of);
+}
+
 void native_nic_remove(unsigned number)
 {
     struct nic *n = &nics[number];

@@ -68,6 +68,17 @@ def test_many_connections(native):
     assert all(core["connections"] == 0 for core in nic(native)["cores"].values())
 
 
+def test_wish_of_the_host(native):
+    """To use one core only: new connections come there, wherever their packets arrive."""
+    native.type("wish 2")
+    load = subprocess.Popen([*native.inside, "/usr/bin/python3", LOAD, SERVER, "40", "2000"],
+                            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    with load:
+        assert load.stdout.readline() == "open\n" and load.stdout.readline() == "echoed\n"
+        assert [core["connections"] for core in nic(native)["cores"].values()] == [0, 0, 40, 0]
+        load.stdin.close()
+
+
 def test_bulk(native):
     """Frames of all sizes cross cores; what too many of them lose is sent again."""
     echo(native, 8, 3_000_000)
