@@ -233,7 +233,7 @@ static void share_router(struct interface *interface, const uint8_t *ip, const u
 {
     struct router6 router = {.nic = interface->nic, .lifetime = (uint16_t)(icmp[6] << 8 | icmp[7])};
     memcpy(router.router, ip + 16, sizeof(router.router));
-    bool prefixes = false;
+    unsigned prefixes = 0; // of more than there is room for the others are never heard of
     for (const uint8_t *at = icmp + 16; at < end; at += at[1] * 8) {
         if (at[0] == ND6_OPTION_TYPE_SOURCE_LLADDR)
             memcpy(router.mac, at + 2, sizeof(router.mac));
@@ -245,10 +245,12 @@ static void share_router(struct interface *interface, const uint8_t *ip, const u
             !(at[3] & ND6_PREFIX_FLAG_ON_LINK))
             continue;
         struct router6 with = router;
-        with.has_prefix = prefixes = true;
+        with.has_prefix = true;
         memcpy(with.prefix, at + 16, sizeof(with.prefix));
         with.valid = (uint32_t)at[4] << 24 | (uint32_t)at[5] << 16 | (uint32_t)at[6] << 8 | at[7];
         share6_router(interface, &with);
+        if (++prefixes == SHARED_ROUTERS)
+            break;
     }
     if (!prefixes)
         share6_router(interface, &router);

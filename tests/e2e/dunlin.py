@@ -34,6 +34,7 @@ def wait_for(condition, timeout, what):
 
 def memory(vm):
     """The guest's memory in use: heap objects, heap bytes, free pages."""
+    vm.wait_console(r"address fe80::", 20)  # a second after the start it has joined a group for it
     numbers = stats(vm)["memory"]
     return numbers["heap_objects"], numbers["heap_bytes"], numbers["free_pages"]
 
