@@ -14,7 +14,7 @@ PROGRAM = ROOT / "build" / "cost" / "dunlin-cost"
 
 @pytest.fixture(scope="module", autouse=True)
 def program():
-    subprocess.run(["make", "--no-print-directory", "-C", ROOT, "build/cost/dunlin-cost"],
+    subprocess.run(["make", "-j2", "--no-print-directory", "-C", ROOT, "build/cost/dunlin-cost"],
                    check=True, stdout=subprocess.DEVNULL)
 
 
