@@ -224,6 +224,8 @@ static void take_blocks(struct recovery *r, const struct acknowledgement *a, str
         return;
     for (unsigned i = 0; i < a->blocks; i++) {
         uint32_t left = a->sacked[i].left, right = a->sacked[i].right;
+        if (right == r->board.nxt + 1)
+            right--; // the connection's end, which is not ours
         if (seq_before(left, right) && seq_before(r->board.una, right) &&
             !seq_before(r->board.nxt, right))
             scoreboard_sack(&r->board, left, right, out);

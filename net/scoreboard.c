@@ -48,8 +48,8 @@ bool scoreboard_prepare(struct scoreboard *s)
 
 static struct range *take_spare(struct scoreboard *s)
 {
+    ASSERT(s->spare);
     struct range *range = s->spare;
-    ASSERT(range);
     s->spare = range->next;
     s->count++;
     return range;

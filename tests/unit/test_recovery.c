@@ -181,6 +181,22 @@ static void test_hole_in_a_frame(void **state)
     recovery_free(&r);
 }
 
+static void test_end_arrives_first(void **state)
+{
+    (void)state;
+    struct recovery r;
+    recovery_init(&r, 0, PATH_MSS, true, false, TIME_S);
+    assert_int_equal(send_all(&r, &plenty, TIME_S), 10 * PATH_MSS);
+    // All but the first segment are there, and the FIN behind them, which counts one.
+    struct acknowledgement a = {.ack = 0, .blocks = 1};
+    a.sacked[0].left = PATH_MSS;
+    a.sacked[0].right = 10 * PATH_MSS + 1;
+    recovery_ack(&r, &a, TIME_S + 10 * TIME_MS);
+    assert_int_equal(r.board.sacked, 9 * PATH_MSS);
+    assert_int_equal(r.board.lost, PATH_MSS);
+    recovery_free(&r);
+}
+
 static void test_last_segment_lost(void **state)
 {
     (void)state;
@@ -352,6 +368,7 @@ int main(void)
         cmocka_unit_test(test_without_sack),
         cmocka_unit_test(test_small_window),
         cmocka_unit_test(test_hole_in_a_frame),
+        cmocka_unit_test(test_end_arrives_first),
         cmocka_unit_test(test_last_segment_lost),
         cmocka_unit_test(test_time_outs),
         cmocka_unit_test(test_thrown_away),
