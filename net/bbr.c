@@ -20,7 +20,9 @@
 #define RTT_TIME (10 * TIME_S)   // a shortest round trip is looked for again after this,
 #define PROBE_RTT_TIME (200 * TIME_MS) // for so long
 #define BURST_ROUNDS 5
-#define BURST_TIME (100 * TIME_MS)
+#define BURST_TIME (4 * TIME_MS) // at most, or
+#define BURST_BYTES                                                                                \
+    (512u << 10) // where nothing is paced: the same for all, so that none starves others
 
 // Below this round trip the acknowledgements' own clock is fine enough: a timer for each frame would
 // cost more than the short queue it spares.
@@ -105,7 +107,7 @@ static void update_burst(struct congestion *c, const struct ack_sample *s)
     }
     b->burst_bytes += s->bytes;
     uint64_t more = b->burst_bytes - expected;
-    uint64_t most = b->bandwidth * BURST_TIME / TIME_S;
+    uint64_t most = paced(b) ? b->bandwidth * BURST_TIME / TIME_S : BURST_BYTES;
     more = more < c->cwnd ? more : c->cwnd;
     more = more < most ? more : most;
     if (more > b->burst_most[0])
