@@ -20,7 +20,7 @@
 #include "net/flow.h"
 #include "net/hooks.h"
 #include "net/interface.h"
-#include "net/sender.h"
+#include "net/stack.h"
 
 #define MSS_MIN 512u // no message makes segments smaller
 
@@ -65,21 +65,13 @@ static struct tcp_pcb *find_sender(const struct ip_hdr *ip, const struct tcp_hdr
     return NULL;
 }
 
-// "Fragmentation needed": new segments become small enough, unless lwIP might still append to a larger
-// one.
+// "Fragmentation needed".
 static void lower_mss(const struct ip_hdr *about, const struct tcp_hdr *tcp, u16_t mtu)
 {
     struct tcp_pcb *pcb = find_sender(about, tcp);
     if (!pcb)
         return;
-    const struct tcp_seg *last = pcb->unsent;
-    while (last && last->next)
-        last = last->next;
-    u16_t mss = (u16_t)LWIP_MAX(mtu, MSS_MIN + IP_HLEN + TCP_HLEN) - IP_HLEN - TCP_HLEN;
-    if (mss >= pcb->mss || (last && last->len + LWIP_TCP_OPT_LEN_TS_OUT > mss))
-        return;
-    pcb->mss = mss;
-    sender_path_narrower(pcb);
+    stack_lower_mss(pcb, (u16_t)LWIP_MAX(mtu, MSS_MIN + IP_HLEN + TCP_HLEN) - IP_HLEN - TCP_HLEN);
 }
 
 static bool icmp_is_intact(struct pbuf *p)

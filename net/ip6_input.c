@@ -25,8 +25,8 @@
 #include "net/hooks.h"
 #include "net/interface.h"
 #include "net/ip6_check.h"
-#include "net/sender.h"
 #include "net/share6.h"
+#include "net/stack.h"
 
 static PERCORE bool whole; // the next packet was checked already
 static PERCORE unsigned refused, conflicts, too_big, reassembled;
@@ -108,19 +108,6 @@ static bool was_sent(struct netif *netif, const struct ip6_hdr *ip, const struct
     return false;
 }
 
-// New segments become small enough at once, unless lwIP might still append to a larger one: then this
-// connection goes on in fragments.
-static void lower_mss(struct tcp_pcb *pcb, u16_t mss)
-{
-    const struct tcp_seg *last = pcb->unsent;
-    while (last && last->next)
-        last = last->next;
-    if (pcb->mss <= mss || (last && last->len + LWIP_TCP_OPT_LEN_TS_OUT > mss))
-        return;
-    pcb->mss = mss;
-    sender_path_narrower(pcb);
-}
-
 void ip6_path_is_narrower(const ip6_addr_t *destination, u16_t mtu)
 {
     for (unsigned i = 0; i < LWIP_ND6_NUM_DESTINATIONS; i++)
@@ -129,7 +116,7 @@ void ip6_path_is_narrower(const ip6_addr_t *destination, u16_t mtu)
             destination_cache[i].pmtu = mtu;
     for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb; pcb = pcb->next)
         if (IP_IS_V6(&pcb->remote_ip) && ip6_addr_eq(ip_2_ip6(&pcb->remote_ip), destination))
-            lower_mss(pcb, (u16_t)(mtu - IP6_HLEN - TCP_HLEN));
+            stack_lower_mss(pcb, (u16_t)(mtu - IP6_HLEN - TCP_HLEN));
 }
 
 // True: it went to the flow's owner.

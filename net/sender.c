@@ -25,7 +25,18 @@
 #define BLOCKED_TIME (10 * TIME_MS)
 #define GIVE_UP 10u // time-outs or window probes without any answer
 
-enum counter { FRAMES, BYTES, RESENT, TIMEOUTS, PROBES, NEEDLESS, BLOCKED, GIVEN_UP, COUNTERS };
+enum counter {
+    FRAMES,
+    BYTES,
+    RESENT,
+    TIMEOUTS,
+    PROBES,
+    NEEDLESS,
+    BLOCKED,
+    GIVEN_UP,
+    AHEAD,
+    COUNTERS
+};
 
 struct extent {
     const uint8_t *data;
@@ -219,7 +230,7 @@ static uint32_t frame_limit(const struct sender *s, const struct netif *netif)
 {
     bool ip6 = IP_IS_V6(&s->pcb->remote_ip);
     uint32_t headers = (ip6 ? 40 : IP_HLEN) + TCP_HLEN + LWIP_TCP_OPT_LEN_TS_OUT;
-    uint32_t large = interface_large_max(netif, ip6);
+    uint32_t large = s->pcb->mss < LARGE_MSS_LEAST ? 0 : interface_large_max(netif, ip6);
     return LWIP_MAX(s->recovery.mss, large > headers ? large - headers : 0);
 }
 
@@ -397,11 +408,14 @@ void sender_segment_in(const struct tcp_pcb *pcb, const struct tcp_hdr *header, 
     struct acknowledgement a = {.ack = header->ackno};
     if ((flags & (TCP_ACK | TCP_SYN | TCP_RST)) != TCP_ACK || seq_before(a.ack, board->una))
         return;
+    if (seq_before(pcb->snd_nxt, a.ack)) { // of what was never sent: lwIP will refuse it, too
+        counts[AHEAD]++;
+        return;
+    }
     s->window_probes = 0;
     s->pending = attention = true;
     if (seq_before(board->nxt, a.ack))
-        a.ack =
-            board->nxt; // the end of the connection, which lwIP sent; or nonsense, which it drops
+        a.ack = board->nxt; // the end of the connection, which lwIP sent
     uint32_t una = board->una;
     a.duplicate = a.ack == una && !data_len && header->wnd == s->window && !(flags & TCP_FIN);
     a.blocks = read_sacks(options, options_len, &a);
@@ -477,7 +491,7 @@ static void write_stats(void)
     static const char *const names[COUNTERS] = {
         [FRAMES] = "frames",     [BYTES] = "bytes",        [RESENT] = "resent",
         [TIMEOUTS] = "timeouts", [PROBES] = "tail_probes", [NEEDLESS] = "needless",
-        [BLOCKED] = "blocked",   [GIVEN_UP] = "given_up"};
+        [BLOCKED] = "blocked",   [GIVEN_UP] = "given_up",  [AHEAD] = "acked_ahead"};
     for (unsigned i = 0; i < COUNTERS; i++) {
         uint64_t sum = 0;
         for (unsigned core = 0; core < core_count(); core++)

@@ -172,6 +172,68 @@ uint32_t stack_tcp_retransmits(const struct tcp_pcb *pcb)
     return (uint32_t)(uintptr_t)tcp_ext_arg_get(pcb, retransmits_slot) + sender_resent(pcb);
 }
 
+static bool has_longer(const struct tcp_seg *segment, uint16_t mss)
+{
+    while (segment && segment->len + LWIP_TCP_OPT_LEN_TS_OUT <= mss)
+        segment = segment->next;
+    return segment;
+}
+
+void stack_lower_mss(struct tcp_pcb *pcb, uint16_t mss)
+{
+    if (pcb->mss <= mss || has_longer(pcb->unsent, mss) || has_longer(pcb->unacked, mss))
+        return;
+    pcb->mss = mss;
+    sender_path_narrower(pcb);
+}
+
+// The options of a segment, to be changed: the first `here` bytes are at `first`. It is our own copy of
+// the headers, whose checksum was looked at.
+struct options {
+    uint8_t *first, *rest;
+    unsigned here, len;
+};
+
+static uint8_t *option_byte(const struct options *o, unsigned at)
+{
+    return at < o->here ? o->first + at : o->rest + (at - o->here);
+}
+
+static void raise_mss(const struct options *o, unsigned at)
+{
+    unsigned mss = *option_byte(o, at) << 8 | *option_byte(o, at + 1);
+    if (mss >= LARGE_MSS_LEAST)
+        return;
+    *option_byte(o, at) = 0;
+    *option_byte(o, at + 1) = LARGE_MSS_LEAST;
+}
+
+// lwIP obeys an MSS option in every segment, and tcp_write() then asserts that what waits to be sent
+// fits it: only that of the first SYN may count, others become NOPs. Nor can lwIP do with less than
+// the options it sends itself: like Linux we do not go below a least one.
+static void mend_mss(const struct options *o, bool first_syn)
+{
+    for (unsigned at = 0, size; at < o->len; at += size) {
+        uint8_t kind = *option_byte(o, at);
+        size = 1;
+        if (kind == LWIP_TCP_OPT_EOL)
+            return;
+        if (kind == LWIP_TCP_OPT_NOP)
+            continue;
+        if (at + 1 == o->len)
+            return;
+        size = *option_byte(o, at + 1);
+        if (size < 2 || at + size > o->len)
+            return; // lwIP stops here, too
+        if (kind != LWIP_TCP_OPT_MSS)
+            continue;
+        if (first_syn && size == LWIP_TCP_OPT_LEN_MSS)
+            raise_mss(o, at + 2);
+        for (unsigned i = at; !first_syn && i < at + size; i++)
+            *option_byte(o, i) = LWIP_TCP_OPT_NOP;
+    }
+}
+
 // Gives the sender what it wants to see of a segment, its options in one piece.
 static void show_sender(const struct tcp_pcb *pcb, const struct tcp_hdr *header, u16_t options_len,
                         u16_t here, const u8_t *rest, const struct pbuf *p)
@@ -192,10 +254,17 @@ static void show_sender(const struct tcp_pcb *pcb, const struct tcp_hdr *header,
 err_t net_tcp_segment_in(struct tcp_pcb *pcb, const struct tcp_hdr *header, u16_t options_len,
                          u16_t here, const u8_t *rest, const struct pbuf *p)
 {
+    // To lwIP these are not const, either; it only says so to us.
+    struct options options = {(uint8_t *)(uintptr_t)(header + 1), (uint8_t *)(uintptr_t)rest, here,
+                              options_len};
+    mend_mss(&options, pcb->state < SYN_RCVD);
     if (pcb->state == LISTEN)
         flow_listens(pcb);
     if (pcb->state < SYN_RCVD || pcb->state == TIME_WAIT)
         return ERR_OK;
+    // While there was no window at all tcp_write() makes segments of any length, and asserts when there
+    // is a small one.
+    pcb->snd_wnd_max = LWIP_MAX(pcb->snd_wnd_max, 2 * LARGE_MSS_LEAST);
     show_sender(pcb, header, options_len, here, rest, p);
     if (p->tot_len && interface_arriving_segments() > 1)
         ack_at_batch_end(pcb);

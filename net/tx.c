@@ -208,7 +208,8 @@ void interface_tcp_out(const struct tcp_pcb *pcb, const struct tcp_hdr *header, 
     large.header = NULL;
     restore_path_mtu(); // the last one may have failed before it came to interface_output6()
     bool ip6 = pcb && IP_IS_V6(&pcb->remote_ip);
-    if (!pcb || length <= (ip6 ? IP6_MIN_MTU_LENGTH - IP6_HLEN : (uint32_t)pcb->mss + TCP_HLEN))
+    if (!pcb || pcb->mss < LARGE_MSS_LEAST ||
+        length <= (ip6 ? IP6_MIN_MTU_LENGTH - IP6_HLEN : (uint32_t)pcb->mss + TCP_HLEN))
         return;
     struct netif *netif = pcb->netif_idx == NETIF_NO_INDEX
                               ? ip_route(&pcb->local_ip, &pcb->remote_ip)

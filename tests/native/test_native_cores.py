@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from packets import checksum, frame, icmp, ip4, raw_socket
 from program import HERE, SERVER, Native, build
 
 CORES = 4
 LOAD = Path(__file__).resolve().parent.parent / "e2e" / "echo_load.py"
-MAC = bytes([2, 0, 0, 0x5e, 0, 2])
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -116,37 +116,6 @@ def test_nic_goes(native):
 
 
 # ---- Packets by hand ----
-
-
-def raw_socket(native):
-    """Puts frames on the wire."""
-    def make():
-        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x800))
-        sock.bind(("tap0", 0))
-        return sock
-    return native.enter(make)
-
-
-def checksum(data):
-    data += bytes(len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    total = (total & 0xffff) + (total >> 16)
-    return ~(total + (total >> 16)) & 0xffff
-
-
-def ip4(protocol, payload, source=HERE, target=SERVER, number=1, fragment=0):
-    header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(payload), number, fragment, 64,
-                         protocol, 0, socket.inet_aton(source), socket.inet_aton(target))
-    return header[:10] + struct.pack("!H", checksum(header)) + header[12:] + payload
-
-
-def frame(packet):
-    return MAC + bytes(6) + b"\x08\x00" + packet
-
-
-def icmp(kind, code, rest, about):
-    text = struct.pack("!BBH4s", kind, code, 0, rest) + about
-    return text[:2] + struct.pack("!H", checksum(text)) + text[4:]
 
 
 def maximum_segment(native, mtus):

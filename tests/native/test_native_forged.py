@@ -1,0 +1,130 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Segments and messages that lwIP believes though it should not, or that would make it assert: nothing
+ends, nothing is lost, and the connection goes on."""
+
+import os
+import struct
+import subprocess
+import time
+
+import pytest
+
+from packets import Peer, frame, icmp, ip4, raw_socket, segment
+from program import HERE, SERVER, Native, build
+
+ECHO, IPERF3 = 7, 5201
+
+
+@pytest.fixture(scope="module")
+def native():
+    build()
+    n = Native("--offload")
+    yield n
+    n.close()
+
+
+def echoed(peer, data):
+    """The rest of what was sent comes back once it is acknowledged."""
+    def more():
+        peer.say(flags=0x10)
+        return len(peer.received) == len(data)
+    peer.wait(more)
+    assert bytes(peer.received) == data
+    peer.close()
+
+
+@pytest.mark.parametrize("options", ["02040001", "0101020400010101", "0102040001000000", "020422c4"])
+def test_mss_in_an_ordinary_segment(native, options):
+    """Only a SYN's counts: else what waits to be sent would be longer than a segment may be."""
+    peer = Peer(native, 21000, ECHO)
+    data = os.urandom(1001)
+    peer.say(data=data[:1])
+    peer.say(data=data[1:], window=0)  # its echo has to wait
+    time.sleep(0.1)
+    peer.say(bytes.fromhex(options), data=b"x", window=0)
+    time.sleep(0.1)
+    peer.say(data=b"y")
+    echoed(peer, data + b"xy")
+    assert peer.longest <= 1460
+
+
+def test_larger_mss_in_an_ordinary_segment(native):
+    """What the SYN said stands."""
+    peer = Peer(native, 21001, ECHO, mss=500)
+    data = os.urandom(1400)
+    peer.say(struct.pack("!BBH", 2, 4, 8960) * 2, data=data)
+    echoed(peer, data)
+    assert peer.longest <= 500
+
+
+def test_narrow_path_while_segments_are_out(native):
+    """They are sent again when they are lost, and must still fit."""
+    peer = Peer(native, 21002, ECHO)
+    data = os.urandom(2920)
+    peer.say(data=data[:1460])
+    peer.say(data=data[1460:])
+    peer.wait(lambda: len(peer.received) == len(data))
+    about = ip4(6, struct.pack("!HHI", ECHO, 21002, (peer.isn + 1) % 2**32), SERVER, Peer.ADDRESS)
+    peer.raw.send(frame(ip4(1, icmp(3, 4, struct.pack("!HH", 0, 600), about))))
+    frames, came, peer.received = peer.frames, bytes(peer.received), bytearray()
+    assert came == data
+    peer.wait(lambda: peer.frames > frames)  # again, for nothing of it was acknowledged
+    peer.received = bytearray()
+    peer.say(data=b"more")
+    echoed(peer, data + b"more")
+
+
+def test_acknowledgement_of_what_was_never_sent(native):
+    """Blind guesses at a connection that sends: they are nothing to its sender, either."""
+    raw = raw_socket(native)
+    with subprocess.Popen([*native.inside, "iperf3", "-c", SERVER, "-R", "-t", "1", "--cport", "40000"],
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as client:
+        for number in range(1000):
+            raw.send(frame(segment(HERE, 40000, IPERF3, number * 77777777, number * 99999989,
+                                   flags=0x10)))
+            time.sleep(0.001)
+        said, _ = client.communicate(timeout=30)
+    raw.close()
+    assert client.returncode == 0, said
+    assert native.stats()["sender"]["acked_ahead"] > 0
+
+
+def test_window_that_opens_a_little(native):
+    """After there was none at all: what was made for a large one still has to fit."""
+    peer = Peer(native, 21003, ECHO, window=0)
+    data = os.urandom(1000)
+    peer.say(data=data, window=0)
+    time.sleep(0.1)
+    for window in (2, 30, 200):
+        peer.say(data=b"z", window=window)
+        time.sleep(0.1)
+        peer.take()
+    echoed(peer, data + b"zzz")
+
+
+@pytest.fixture
+def advertise(native):
+    """A function that says what MSS the kernel's own clients are to ask for."""
+    ip = ["ip", "-n", native.namespace, "route", "change", "10.77.0.0/24", "dev", "tap0", "src", HERE]
+    yield lambda mss: subprocess.run([*ip, "advmss", str(mss)], check=True)
+    subprocess.run(ip, check=True)
+
+
+@pytest.mark.parametrize("mss", [1, 11, 12, 13])
+def test_absurd_mss(native, advertise, mss):
+    """Less than the options take: segments are not that short."""
+    advertise(mss)
+    with native.connect(ECHO) as sock:
+        data = os.urandom(300)
+        sock.sendall(data)
+        came = bytearray()
+        while len(came) < len(data):
+            came += sock.recv(1000)
+        assert bytes(came) == data
+
+
+@pytest.mark.parametrize("mss", [13, 40, 87, 88, 536])
+def test_small_mss(native, advertise, mss):
+    """In bulk, too."""
+    advertise(mss)
+    assert native.iperf3("-R", "-n", "2M")["end"]["sum_received"]["bytes"] >= 2 << 20
