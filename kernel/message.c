@@ -122,6 +122,8 @@ static void finish_calls(void)
     for (struct call *call = calls; call; call = call->next) {
         if (call->seen)
             event_set(&call->event);
+        else if (atomic_load_explicit(&call->done, memory_order_acquire))
+            atomic_fetch_or(&mailboxes[0].senders, 1); // its bit was taken with others': look again
     }
 }
 
