@@ -26,9 +26,10 @@ static void on_left(const void *data)
 
 static void leave(struct run *run)
 {
+    unsigned home = run->home; // whose core may free it once the last has left
     atomic_fetch_or(&run->left, 1ull << core_id());
     // If this is lost the home core's tick finds it.
-    message_post(run->home, on_left, NULL, 0);
+    message_post(home, on_left, NULL, 0);
 }
 
 void member_stream_gone(struct connection *c)
