@@ -229,6 +229,8 @@ int nvsp_share_send_buffer(struct nic *nic)
         return r;
     b->section_size = nic->control.nvsp.send_buffer_complete.section_size;
     b->section_count = b->pages * VMBUS_PAGE_SIZE / b->section_size;
+    if (b->section_count > UINT16_MAX) // more than the queues' indices reach
+        b->section_count = UINT16_MAX;
     b->section_limit = b->section_size;
     return 0;
 }
