@@ -15,6 +15,11 @@ from hvlib import iperf
 from support import ROOT, free_port
 
 
+def heed_interrupts():
+    """A shell that starts the tests in the background has them ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.parametrize("how", ["group", "make"])
 def test_make_run(how):
     """The last line of the start says what to type, without escape codes; a signal to the process
@@ -22,7 +27,8 @@ def test_make_run(how):
     port = free_port()
     command = ["make", "run", "VCPUS=1", "MEMORY=128", f"PORT={port}", "HEADLESS=1"]
     with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, start_new_session=True, bufsize=0) as make:
+                          stderr=subprocess.STDOUT, start_new_session=True, bufsize=0,
+                          preexec_fn=heed_interrupts) as make:
         try:
             output = b""
             deadline = time.monotonic() + 120
