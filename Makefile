@@ -21,7 +21,7 @@ C_FILES = $(shell git ls-files 'boot/*.[ch]' 'kernel/*.[ch]' 'drivers/*.[ch]' 'n
 help:
 	@echo 'make run     build the image, boot it on the emulated Hyper-V, say what to type'
 	@echo '             VCPUS=n MEMORY=mb PORT=p HEADLESS=1 (now $(VCPUS), $(MEMORY), $(PORT))'
-	@echo 'make test    unit, reference (Linux guest) and end-to-end tests'
+	@echo 'make test    unit, native, host, reference (Linux guest) and end-to-end tests'
 	@echo 'make image   build/BOOTX64.EFI, build/dunlin.vhdx, build/dunlin.iso'
 	@echo 'make bench   Dunlin beside Linux: table, charts, build/bench/results.json; QUICK=1: 1 vCPU'
 	@echo 'make cost    what driver and stack cost as a Linux program: time and instructions'

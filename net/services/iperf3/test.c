@@ -140,7 +140,7 @@ static const char *explain(enum iperf3_error error)
 {
     switch (error) {
     case IPERF3_NO_SCTP:
-        return "SCTP tests are not supported, only TCP";
+        return "SCTP tests are not supported, only TCP and UDP";
     case IPERF3_BAD_PARAMS:
         return "its parameters make no sense";
     default:
