@@ -1,11 +1,15 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""tools/image and the tap namespaces: what they make, refuse and leave behind."""
+"""tools/image, the tap namespaces, the control socket: what they make, refuse and leave behind."""
 
+import socket
 import subprocess
 import sys
+import threading
 
 import pytest
 
+from hvlib import HvError
+from hvlib.sockets import Qmp
 from hvlib.tapnet import TapNet
 from support import ROOT
 
@@ -83,3 +87,14 @@ def test_namespaces_of_killed_processes_go():
         assert name not in namespaces()
         assert net.name in namespaces()
     assert net.name not in namespaces()
+
+
+def test_host_that_ends_while_it_is_called(tmp_path):
+    """Its control socket goes with a connection that it has not taken yet."""
+    path = tmp_path / "socket"
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(path))
+    listener.listen()
+    threading.Timer(0.3, listener.close).start()
+    with pytest.raises(HvError, match="closed its control socket"):
+        Qmp(path)

@@ -45,7 +45,10 @@ class Qmp:
         self.sock.close()
 
     def _read(self):
-        line = self.reader.readline()
+        try:
+            line = self.reader.readline()
+        except ConnectionError:  # it ended before it took the connection
+            line = ""
         if not line:
             raise HvError("the VM has closed its control socket")
         return json.loads(line)
