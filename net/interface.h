@@ -107,10 +107,6 @@ err_t interface_output(struct netif *netif, struct pbuf *p, const ip4_addr_t *ad
 err_t interface_output6(struct netif *netif, struct pbuf *p, const ip6_addr_t *address);
 // To be called at the beginning of each turn of the loop.
 void interface_new_turn(void);
-// The least MSS of a connection that large send is used for (Linux's own least): a smaller one would let
-// a peer make the host send thousands of frames for one of ours.
-#define LARGE_MSS_LEAST 88u
-
 // To be called where lwIP has built a TCP segment of `length` bytes with its header, which is about to
 // go out: one that is longer than pcb->mss will be cut by the NIC.
 void interface_tcp_out(const struct tcp_pcb *pcb, const struct tcp_hdr *header, uint32_t length);

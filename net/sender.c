@@ -230,7 +230,7 @@ static uint32_t frame_limit(const struct sender *s, const struct netif *netif)
 {
     bool ip6 = IP_IS_V6(&s->pcb->remote_ip);
     uint32_t headers = (ip6 ? 40 : IP_HLEN) + TCP_HLEN + LWIP_TCP_OPT_LEN_TS_OUT;
-    uint32_t large = s->pcb->mss < LARGE_MSS_LEAST ? 0 : interface_large_max(netif, ip6);
+    uint32_t large = s->pcb->mss < STACK_MSS_LEAST ? 0 : interface_large_max(netif, ip6);
     return LWIP_MAX(s->recovery.mss, large > headers ? large - headers : 0);
 }
 

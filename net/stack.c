@@ -202,10 +202,10 @@ static uint8_t *option_byte(const struct options *o, unsigned at)
 static void raise_mss(const struct options *o, unsigned at)
 {
     unsigned mss = *option_byte(o, at) << 8 | *option_byte(o, at + 1);
-    if (mss >= LARGE_MSS_LEAST)
+    if (mss >= STACK_MSS_LEAST)
         return;
     *option_byte(o, at) = 0;
-    *option_byte(o, at + 1) = LARGE_MSS_LEAST;
+    *option_byte(o, at + 1) = STACK_MSS_LEAST;
 }
 
 // lwIP obeys an MSS option in every segment, and tcp_write() then asserts that what waits to be sent
@@ -264,7 +264,7 @@ err_t net_tcp_segment_in(struct tcp_pcb *pcb, const struct tcp_hdr *header, u16_
         return ERR_OK;
     // While there was no window at all tcp_write() makes segments of any length, and asserts when there
     // is a small one.
-    pcb->snd_wnd_max = LWIP_MAX(pcb->snd_wnd_max, 2 * LARGE_MSS_LEAST);
+    pcb->snd_wnd_max = LWIP_MAX(pcb->snd_wnd_max, 2 * STACK_MSS_LEAST);
     show_sender(pcb, header, options_len, here, rest, p);
     if (p->tot_len && interface_arriving_segments() > 1)
         ack_at_batch_end(pcb);

@@ -42,6 +42,10 @@ err_t stack_tcp_connect(struct tcp_pcb *pcb, const ip_addr_t *remote, u16_t remo
 // frame of 64 KiB has many parts. The core that received it.
 void stack_free_received(struct pbuf *p);
 
+// The least MSS of a connection, whatever the peer asks for, and of large send (Linux's own least): a
+// smaller one would let a peer make the host send thousands of frames for one of ours.
+#define STACK_MSS_LEAST 88u
+
 // A path is too narrow for a connection's segments: what is sent from now on has at most `mss` bytes.
 // Changes nothing while lwIP still has a longer segment to send or send again: that would never fit its
 // congestion window, and the next tcp_write() asserts; the path then cuts them. The connection's core.

@@ -14,6 +14,7 @@
 #include "lwip/prot/ip6.h"
 #include "lwip/prot/tcp.h"
 #include "net/interface.h"
+#include "net/stack.h"
 
 // The large segment that lwIP sends now, and the payload of the segments to make of it.
 static PERCORE struct {
@@ -208,7 +209,7 @@ void interface_tcp_out(const struct tcp_pcb *pcb, const struct tcp_hdr *header, 
     large.header = NULL;
     restore_path_mtu(); // the last one may have failed before it came to interface_output6()
     bool ip6 = pcb && IP_IS_V6(&pcb->remote_ip);
-    if (!pcb || pcb->mss < LARGE_MSS_LEAST ||
+    if (!pcb || pcb->mss < STACK_MSS_LEAST ||
         length <= (ip6 ? IP6_MIN_MTU_LENGTH - IP6_HLEN : (uint32_t)pcb->mss + TCP_HLEN))
         return;
     struct netif *netif = pcb->netif_idx == NETIF_NO_INDEX

@@ -12,7 +12,6 @@
 
 #define BUFFER_BYTES 65536u
 #define PORTIONS 250 // a second, at a limited rate: each acknowledgement would bring a few bytes
-#define MSS_MIN 88u  // Linux's, for -M
 
 static const uint8_t *buffer; // read by all cores
 
@@ -39,7 +38,7 @@ void stream_prepare(struct connection *c)
     if (params->nodelay)
         tcp_nagle_disable(c->pcb);
     if (params->mss && params->mss < c->pcb->mss)
-        c->pcb->mss = (u16_t)LWIP_MIN(LWIP_MAX(params->mss, MSS_MIN), c->pcb->mss);
+        c->pcb->mss = (u16_t)LWIP_MIN(LWIP_MAX(params->mss, STACK_MSS_LEAST), c->pcb->mss);
     // The window that was offered stands; it becomes smaller as its first bytes are not given back.
     uint32_t window = LWIP_MAX(params->window, 2u * c->pcb->mss);
     if (params->window && window < c->pcb->rcv_wnd)
