@@ -341,6 +341,19 @@ static uint16_t contact(uint32_t connection, const uint8_t *m)
     return HV_STATUS_SUCCESS;
 }
 
+void host_offers_all(void)
+{
+    struct ndis_offload *o = &host.offload;
+
+    o->ip6_tx = o->ip4_tx | NDIS_CSUM_IP_OPTIONS;
+    o->ip6_rx = o->ip4_rx;
+    o->lso_ip4_encapsulation = o->lso_ip6_encapsulation = NDIS_LSO_8023;
+    o->lso_ip4_max = o->lso_ip6_max = HOST_LSO_MAX;
+    o->lso_ip4_min_segments = o->lso_ip6_min_segments = 2;
+    o->lso_ip6_options = NDIS_LSO_IP6_EXTENSIONS | NDIS_LSO_IP6_TCP_OPTIONS;
+    o->rsc_ip4 = o->rsc_ip6 = 1;
+}
+
 void host_offer(uint32_t relid, uint16_t subchannel, uint8_t instance)
 {
     struct vmbus_offer o = {

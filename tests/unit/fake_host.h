@@ -86,6 +86,13 @@ uint8_t *host_send_buffer(void);
 struct ring_header *host_in_header(void);  // of the ring that the host writes, of that channel
 struct ring_header *host_out_header(void); // of the ring that the guest writes
 
+// The longest frame that it cuts when it offers large send.
+#define HOST_LSO_MAX 62780u
+
+// Every offload there is: checksums and large send of both families, frames put together. Before the
+// NIC is brought up; without this it is only IPv4's checksums.
+void host_offers_all(void);
+
 void host_offer(uint32_t relid, uint16_t subchannel, uint8_t instance);
 void host_rescind(uint32_t relid);
 bool host_offered(unsigned channel); // and not taken back

@@ -231,6 +231,17 @@ const char *fake_stats(void)
     return stats_text;
 }
 
+uint64_t fake_counter(const char *name)
+{
+    char key[64];
+
+    snprintf(key, sizeof(key), "\"%s\":", name);
+    const char *at = strstr(fake_stats(), key);
+    if (!at)
+        panic("no counter %s", name);
+    return strtoull(at + strlen(key), NULL, 10);
+}
+
 // Fibers.
 
 static void *fiber_thread(void *arg)

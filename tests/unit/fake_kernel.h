@@ -32,3 +32,6 @@ void fake_loop_remove(struct poller *p);
 
 // The text that all sources of statistics print, as one JSON object.
 const char *fake_stats(void);
+
+// The first number of that name in it; ends the test if there is none.
+uint64_t fake_counter(const char *name);

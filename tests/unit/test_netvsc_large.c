@@ -22,7 +22,6 @@
 #include "kernel/config.h"
 #include "kernel/time.h"
 
-#define LSO_MAX 62780u
 #define ETHERNET 14
 #define RNDIS_BYTES 60 // header and one PPI
 
@@ -86,29 +85,11 @@ static const struct nic_client the_client = {
 
 static void start_up(void)
 {
-    struct ndis_offload *o = &host.offload;
-
-    o->ip6_tx = o->ip4_tx | NDIS_CSUM_IP_OPTIONS;
-    o->ip6_rx = o->ip4_rx;
-    o->lso_ip4_encapsulation = o->lso_ip6_encapsulation = NDIS_LSO_8023;
-    o->lso_ip4_max = o->lso_ip6_max = LSO_MAX;
-    o->lso_ip4_min_segments = o->lso_ip6_min_segments = 2;
-    o->lso_ip6_options = NDIS_LSO_IP6_EXTENSIONS | NDIS_LSO_IP6_TCP_OPTIONS;
-    o->rsc_ip4 = o->rsc_ip6 = 1;
+    host_offers_all();
     netvsc_start(&the_client);
     vmbus_start();
     fake_run(200 * TIME_S);
     CHECK(client.nic && host.bad == 0);
-}
-
-static uint64_t counter(const char *name)
-{
-    char key[64];
-
-    snprintf(key, sizeof(key), "\"%s\":", name);
-    const char *at = strstr(fake_stats(), key);
-    CHECK(at);
-    return strtoull(at + strlen(key), NULL, 10);
 }
 
 #define CHILD_TEST(name)                                                                           \
@@ -145,7 +126,7 @@ static void child_test_all_on(void)
     CHECK(host.parameters.lso_ip4 == NDIS_OFFLOAD_ON && host.parameters.lso_ip6 == NDIS_OFFLOAD_ON);
     CHECK(host.parameters.rsc_ip4 == NDIS_OFFLOAD_ON && host.parameters.rsc_ip6 == NDIS_OFFLOAD_ON);
     CHECK(host.parameters.tcp4 == NDIS_CSUM_BOTH_ON && host.parameters.tcp6 == NDIS_CSUM_BOTH_ON);
-    CHECK(info->tx_large == (NIC_TX_IP4 | NIC_TX_IP6) && info->tx_large_max == LSO_MAX);
+    CHECK(info->tx_large == (NIC_TX_IP4 | NIC_TX_IP6) && info->tx_large_max == HOST_LSO_MAX);
     CHECK(info->rx_coalesced);
 }
 CHILD_TEST(test_all_on)
@@ -312,18 +293,18 @@ static void check_held(uint32_t len, bool ip6, unsigned cut)
     check_message(message, before, len, ip6, 1448);
     host_complete(host.packets[0].transaction_id, NVSP_STATUS_SUCCESS);
     fake_run(0);
-    CHECK(client.done == 1 && counter("tx_large") == 1);
+    CHECK(client.done == 1 && fake_counter("tx_large") == 1);
 }
 
 static void child_test_large_ip4(void)
 {
-    check_held(LSO_MAX, false, 30001);
+    check_held(HOST_LSO_MAX, false, 30001);
 }
 CHILD_TEST(test_large_ip4)
 
 static void child_test_large_ip6(void)
 {
-    check_held(LSO_MAX, true, 1);
+    check_held(HOST_LSO_MAX, true, 1);
 }
 CHILD_TEST(test_large_ip6)
 
@@ -341,16 +322,16 @@ static void child_test_large_in_many_pieces(void)
 
     start_up();
     host.hold = true;
-    make_frame(LSO_MAX, false);
+    make_frame(HOST_LSO_MAX, false);
     uint32_t at = 0;
     for (unsigned i = 0; i < NIC_TX_PIECES; i++) {
-        uint32_t len = i == NIC_TX_PIECES - 1 ? LSO_MAX - at : i < 3 ? 20 : 2100;
+        uint32_t len = i == NIC_TX_PIECES - 1 ? HOST_LSO_MAX - at : i < 3 ? 20 : 2100;
         pieces[i] = (struct nic_piece){frame + at, len};
         at += len;
     }
-    CHECK(send_large(pieces, NIC_TX_PIECES, LSO_MAX, false, 536) == NIC_TX_HELD);
-    CHECK(gather(&host.packets[0], message, &first) == RNDIS_BYTES + LSO_MAX);
-    check_message(message, frame, LSO_MAX, false, 536);
+    CHECK(send_large(pieces, NIC_TX_PIECES, HOST_LSO_MAX, false, 536) == NIC_TX_HELD);
+    CHECK(gather(&host.packets[0], message, &first) == RNDIS_BYTES + HOST_LSO_MAX);
+    check_message(message, frame, HOST_LSO_MAX, false, 536);
 }
 CHILD_TEST(test_large_in_many_pieces)
 
@@ -439,7 +420,7 @@ static void child_test_coalesced(void)
     fragment(3, FIRST | LAST, 0, 100, 0); // one alone
     deliver();
     CHECK(client.frames == 4 && client.last.len == 100 && client.last.segments == 1);
-    CHECK(counter("rx_coalesced") == 2 && counter("rsc") == 0);
+    CHECK(fake_counter("rx_coalesced") == 2 && fake_counter("rsc") == 0);
 }
 CHILD_TEST(test_coalesced)
 
@@ -451,7 +432,7 @@ static void child_test_without_first(void)
     fragment(1, LAST, 1000, 1000, 0);
     fragment(2, ALONE, 0, 100, 0);
     deliver();
-    CHECK(last_status() == NVSP_STATUS_FAILURE && counter("rsc") == 2);
+    CHECK(last_status() == NVSP_STATUS_FAILURE && fake_counter("rsc") == 2);
     CHECK(client.frames == 1 && client.last.len == 100);
 }
 CHILD_TEST(test_without_first)
@@ -463,40 +444,40 @@ static void child_test_without_last(void)
     fragment(0, FIRST, 0, 1000, 0);
     fragment(1, MIDDLE, 1000, 1000, 0);
     deliver();
-    CHECK(last_status() == NVSP_STATUS_FAILURE && counter("rsc") == 1 && client.frames == 0);
+    CHECK(last_status() == NVSP_STATUS_FAILURE && fake_counter("rsc") == 1 && client.frames == 0);
     // What the next packet begins with is not the rest.
     fragment(2, LAST, 2000, 1000, 0);
     deliver();
-    CHECK(counter("rsc") == 2 && client.frames == 0);
+    CHECK(fake_counter("rsc") == 2 && client.frames == 0);
     // Ended by another frame, by another first one, by one that is malformed, by a control message.
     fragment(0, FIRST, 0, 1000, 0);
     fragment(1, ALONE, 0, 200, 0);
     fragment(2, LAST, 0, 1000, 0);
     deliver();
-    CHECK(counter("rsc") == 4 && client.frames == 1 && client.last.len == 200);
+    CHECK(fake_counter("rsc") == 4 && client.frames == 1 && client.last.len == 200);
     fragment(0, FIRST, 0, 1000, 0);
     fragment(1, FIRST, 0, 300, 0);
     fragment(2, LAST, 300, 300, 0);
     deliver();
-    CHECK(counter("rsc") == 5 && client.frames == 2 && client.last.len == 600);
+    CHECK(fake_counter("rsc") == 5 && client.frames == 2 && client.last.len == 600);
     fragment(0, FIRST, 0, 1000, 0);
     fragment(1, MIDDLE, 1000, 0, 0); // empty
     fragment(2, LAST, 1000, 1000, 0);
     deliver();
-    CHECK(counter("rsc") == 7 && counter("data") == 1 && client.frames == 2);
+    CHECK(fake_counter("rsc") == 7 && fake_counter("data") == 1 && client.frames == 2);
     fragment(0, FIRST, 0, 1000, 0);
     fragment(1, MIDDLE, 1000, 100, 0);
     uint32_t keepalive[3] = {RNDIS_KEEPALIVE, 12, 77};
     memcpy(host_receive_buffer() + HOST_SECTION, keepalive, sizeof(keepalive));
     fragment(2, LAST, 1100, 1000, 0);
     deliver();
-    CHECK(counter("rsc") == 9 && client.frames == 2);
+    CHECK(fake_counter("rsc") == 9 && client.frames == 2);
     fragment(0, FIRST, 0, 1000, 0);
     ranges[2 * range_count] = 0x7fffffff; // outside
     ranges[2 * range_count++ + 1] = HOST_SECTION;
     fragment(2, LAST, 1100, 1000, 0);
     deliver();
-    CHECK(counter("rsc") == 11 && counter("range") == 1 && client.frames == 2);
+    CHECK(fake_counter("rsc") == 11 && fake_counter("range") == 1 && client.frames == 2);
 }
 CHILD_TEST(test_without_last)
 
@@ -507,7 +488,7 @@ static void child_test_first_without_ethernet(void)
     fragment(0, FIRST, 0, 13, 0);
     fragment(1, LAST, 13, 1000, 0);
     deliver();
-    CHECK(client.frames == 0 && counter("data") == 1 && counter("rsc") == 1);
+    CHECK(client.frames == 0 && fake_counter("data") == 1 && fake_counter("rsc") == 1);
 }
 CHILD_TEST(test_first_without_ethernet)
 
@@ -526,10 +507,10 @@ static void child_test_as_many_as_allowed(void)
     start_up();
     make_frame(65535, false);
     many_fragments(NIC_RX_PIECES);
-    CHECK(client.frames == 1 && client.last.count == NIC_RX_PIECES && counter("rsc") == 0);
+    CHECK(client.frames == 1 && client.last.count == NIC_RX_PIECES && fake_counter("rsc") == 0);
     CHECK(client.last.len == NIC_RX_PIECES * 14);
     many_fragments(NIC_RX_PIECES + 1);
-    CHECK(client.frames == 1 && counter("rsc") == 1);
+    CHECK(client.frames == 1 && fake_counter("rsc") == 1);
 }
 CHILD_TEST(test_as_many_as_allowed)
 
@@ -550,7 +531,7 @@ static void child_test_too_long(void)
         fragment(i, MIDDLE, 0, 1456, 0);
     fragment(45, LAST, 0, 16, 0);
     deliver();
-    CHECK(client.frames == 1 && counter("rsc") == 1 && last_status() == NVSP_STATUS_FAILURE);
+    CHECK(client.frames == 1 && fake_counter("rsc") == 1 && last_status() == NVSP_STATUS_FAILURE);
 }
 CHILD_TEST(test_too_long)
 

@@ -195,20 +195,10 @@ static void start_up(void)
     CHECK(host.bad == 0);
 }
 
-static uint64_t counter(const char *name)
-{
-    char key[64];
-
-    snprintf(key, sizeof(key), "\"%s\":", name);
-    const char *at = strstr(fake_stats(), key);
-    CHECK(at);
-    return strtoull(at + strlen(key), NULL, 10);
-}
-
 // Everything that the NIC had is back, but for what the host may still have.
 static void check_all_freed(void)
 {
-    CHECK(fake_pages_live() - counter("leaked_pages") == pages_before);
+    CHECK(fake_pages_live() - fake_counter("leaked_pages") == pages_before);
 }
 
 static void in_child(void (*test)(void))
@@ -250,7 +240,7 @@ static void child_test_bring_up(void)
     CHECK(info->rx_sections == config.receive_buffer / HOST_SECTION);
     CHECK(strcmp(info->name, "nic0") == 0);
     // The receive sections of all replies have been given back.
-    CHECK(host.completion_count == counter("rx_batches"));
+    CHECK(host.completion_count == fake_counter("rx_batches"));
     CHECK(client.links == 0 && client.detached == 0);
 }
 CHILD_TEST(test_bring_up)
@@ -347,7 +337,7 @@ static void child_test_host_is_busy(void)
 {
     host.busy_posts = 9;
     start_up();
-    CHECK(counter("post_retries") == 9);
+    CHECK(fake_counter("post_retries") == 9);
 }
 CHILD_TEST(test_host_is_busy)
 
@@ -469,12 +459,12 @@ static void child_test_receive_by_reference(void)
     nic_rx_release(client.nic, client.tokens[1]);
     fake_run(0);
     CHECK(host.completion_count == completions);
-    CHECK(counter("rx_held") == 1);
+    CHECK(fake_counter("rx_held") == 1);
     nic_rx_release(client.nic, client.tokens[0]);
     fake_run(0);
     CHECK(host.completion_count == completions + 1);
     CHECK(host.completions[completions] == 77 && host.completion_status[completions] == 1);
-    CHECK(counter("rx_held") == 0 && counter("rx_held_peak") == 2);
+    CHECK(fake_counter("rx_held") == 0 && fake_counter("rx_held_peak") == 2);
     CHECK(host.bad == 0);
 }
 CHILD_TEST(test_receive_by_reference)
@@ -519,22 +509,23 @@ static void child_test_scarce_counts_sections(void)
         for (unsigned i = 1; i < 60; i++)
             nic_rx_release(client.nic, client.tokens[packet * 60 + i]);
         fake_run(0);
-        CHECK(counter("rx_held") == packet + 1 && counter("rx_pinned") == 60 * (packet + 1));
+        CHECK(fake_counter("rx_held") == packet + 1 &&
+              fake_counter("rx_pinned") == 60 * (packet + 1));
         CHECK(nic_rx_scarce(client.nic) == (60 * (packet + 1) >= sections / 2));
     }
     nic_rx_release(client.nic, client.tokens[0]);
-    CHECK(counter("rx_pinned") == 120 && nic_rx_scarce(client.nic));
+    CHECK(fake_counter("rx_pinned") == 120 && nic_rx_scarce(client.nic));
     nic_rx_release(client.nic, client.tokens[60]);
     nic_rx_release(client.nic, client.tokens[120]);
     CHECK(!nic_rx_scarce(client.nic));
     fake_run(0);
-    CHECK(counter("rx_pinned") == 0 && counter("rx_pinned_peak") == 180 && host.bad == 0);
+    CHECK(fake_counter("rx_pinned") == 0 && fake_counter("rx_pinned_peak") == 180 && host.bad == 0);
     // Ranges of a packet that is refused as a whole never were ours.
     const uint32_t extra[4] = {0xbeef, 1, 64, 0};
     struct nvsp_message m = {.type = NVSP_SEND_RNDIS_PACKET};
     host_put(PACKET_TRANSFER_PAGES, 0, 9, extra, 16, &m, 40);
     fake_run(0);
-    CHECK(counter("rx_pinned") == 0);
+    CHECK(fake_counter("rx_pinned") == 0);
     client.frames = 0;
 }
 CHILD_TEST(test_scarce_counts_sections)
@@ -561,9 +552,9 @@ static void child_test_half_stays_with_the_host(void)
         host_transfer(packet + 1, ranges, count);
         fake_run(0);
         out += host.completion_count == n ? count : 0; // not given back
-        CHECK(out < half && counter("rx_pinned") == out);
+        CHECK(out < half && fake_counter("rx_pinned") == out);
     }
-    CHECK(out > half / 2 && client.frames > 0 && counter("rx_pinned_peak") < half + 60);
+    CHECK(out > half / 2 && client.frames > 0 && fake_counter("rx_pinned_peak") < half + 60);
 }
 CHILD_TEST(test_half_stays_with_the_host)
 
@@ -652,7 +643,7 @@ static void child_test_vlan_is_not_ours(void)
     memcpy(host_receive_buffer() + 44, ppi, sizeof(ppi));
     host_transfer(1, range, 1);
     fake_run(0);
-    CHECK(client.frames == 0 && counter("vlan") == 1);
+    CHECK(client.frames == 0 && fake_counter("vlan") == 1);
 }
 CHILD_TEST(test_vlan_is_not_ours)
 
@@ -804,7 +795,7 @@ static void child_test_send_held(void)
     CHECK(client.done_count == 1 && client.done[0] == &client);
     host_complete(p->transaction_id, 1); // again
     fake_run(0);
-    CHECK(client.done_count == 1 && counter("bad_completions") == 1);
+    CHECK(client.done_count == 1 && fake_counter("bad_completions") == 1);
 }
 CHILD_TEST(test_send_held)
 
@@ -818,7 +809,7 @@ static void child_test_bad_completions(void)
         host_put(PACKET_COMPLETION, 0, bad[i], NULL, 0, NULL, 0);
     host_put(PACKET_INBAND, PACKET_WANTS_COMPLETION, 0x8000000000000000ull, NULL, 0, "abcd", 4);
     fake_turn();
-    CHECK(counter("bad_completions") == sizeof(bad) / sizeof(bad[0]));
+    CHECK(fake_counter("bad_completions") == sizeof(bad) / sizeof(bad[0]));
     nic_flush(client.nic);
     CHECK(host.packet_count == 1);
     // A completion that says failure, and one without a payload, still give everything back.
@@ -827,7 +818,7 @@ static void child_test_bad_completions(void)
     nic_flush(client.nic);
     host_put(PACKET_COMPLETION, 0, host.packets[1].transaction_id, NULL, 0, NULL, 0);
     fake_run(0);
-    CHECK(counter("tx_failed") == 2 && counter("tx_outstanding") == 0);
+    CHECK(fake_counter("tx_failed") == 2 && fake_counter("tx_outstanding") == 0);
     CHECK(client.done_count == 1 && client.done[0] == &host);
 }
 CHILD_TEST(test_bad_completions)
@@ -859,8 +850,8 @@ static void child_test_back_pressure(void)
         CHECK(client.done[i] == &ctx[i]);
     CHECK(send(2000, 0, NULL) == NIC_TX_HELD);
     fake_run(0);
-    CHECK(counter("tx_outstanding") == 0);
-    CHECK(counter("tx_failed") == 0);
+    CHECK(fake_counter("tx_outstanding") == 0);
+    CHECK(fake_counter("tx_failed") == 0);
     CHECK(host.bad == 0);
 }
 CHILD_TEST(test_back_pressure)
@@ -879,13 +870,13 @@ static void child_test_refused_signals(void)
     CHECK(send(2000, 0, NULL) == NIC_TX_HELD); // the ring is not empty: nothing to tell
     fake_run(LONG);
     CHECK(host.packet_count == 2 && host.signals == signals + 4 && client.done_count == 2);
-    CHECK(counter("signals_refused") == 3 && time_now() - began < 100 * TIME_MS);
+    CHECK(fake_counter("signals_refused") == 3 && time_now() - began < 100 * TIME_MS);
     host.busy_signals = 1;
     host.busy_status = HV_STATUS_INVALID_CONNECTION_ID;
     signals = host.signals;
     CHECK(send(2000, 0, NULL) == NIC_TX_HELD);
     fake_run(LONG);
-    CHECK(host.signals == signals + 1 && counter("signals_refused") == 4);
+    CHECK(host.signals == signals + 1 && fake_counter("signals_refused") == 4);
     host_service();
 }
 CHILD_TEST(test_refused_signals)
@@ -904,7 +895,7 @@ static void child_test_sending_ends_the_waiting(void)
     nic_flush(client.nic);
     CHECK(host_out_header()->pending_send_size == 0);
     fake_run(0);
-    CHECK(client.ready == 0 && counter("tx_outstanding") == 0 && host.bad == 0);
+    CHECK(client.ready == 0 && fake_counter("tx_outstanding") == 0 && host.bad == 0);
 }
 CHILD_TEST(test_sending_ends_the_waiting)
 
@@ -926,7 +917,7 @@ static void child_test_completions_wait_for_room(void)
         fake_run(0);
     }
     CHECK(client.frames == 60);
-    CHECK(counter("completions_blocked") > 0);
+    CHECK(fake_counter("completions_blocked") > 0);
     host.paused = false;
     host_service();
     fake_run(0);
@@ -954,16 +945,16 @@ static void child_test_frames_wait_with_completions(void)
         host_transfer(500 + i, range, 1);
         fake_run(0);
     }
-    CHECK(counter("completions_blocked") > 0 && counter("tx_outstanding") == 0);
+    CHECK(fake_counter("completions_blocked") > 0 && fake_counter("tx_outstanding") == 0);
     CHECK(send(2000, 0, NULL) == NIC_TX_FULL);
     ring_out_cancel_room(
         &client.nic->queue[0]->channel.out); // rx_flush() does if there is room at this moment
     host.paused = false;
-    uint64_t interrupts = counter("interrupts");
+    uint64_t interrupts = fake_counter("interrupts");
     host_service();
     CHECK(client.ready == 0);
     fake_run(0);
-    CHECK(client.ready == 1 && counter("interrupts") == interrupts);
+    CHECK(client.ready == 1 && fake_counter("interrupts") == interrupts);
     CHECK(host.completion_count == before + 140 && host.bad == 0);
 }
 CHILD_TEST(test_frames_wait_with_completions)
@@ -1035,7 +1026,7 @@ static void child_test_rescind(void)
     CHECK(client.detached == 1 && client.done_count == 1 && client.done[0] == &ctx);
     CHECK(host.released == 1 && host.closes == 0 && host.bad == 0);
     check_all_freed();
-    CHECK(counter("leaked_pages") == 0);
+    CHECK(fake_counter("leaked_pages") == 0);
     CHECK(fake_fibers_live() == 1);
     host_rescind(1); // the device that has no driver
     fake_run(LONG);
@@ -1087,12 +1078,12 @@ static void child_test_dead_send_ring_in_silence(void)
     while (send(2000, 0, NULL) != NIC_TX_FULL)
         ;
     host_out_header()->read_index = 12;
-    uint64_t interrupts = counter("interrupts");
+    uint64_t interrupts = fake_counter("interrupts");
     CHECK(send(2000, 0, NULL) == NIC_TX_FULL);
     CHECK(send(2000, 0, NULL) == NIC_TX_FULL);
     nic_flush(client.nic);
     fake_turn();
-    CHECK(counter("interrupts") == interrupts);
+    CHECK(fake_counter("interrupts") == interrupts);
     fake_run(LONG);
     CHECK(client.detached == 1 && host.closes == 1);
     host_rescind(HOST_RELID);
@@ -1118,7 +1109,7 @@ static void child_test_held_frames_of_a_dead_channel(void)
     CHECK(client.closes_at_done == 1 && gpadls == 3 && host.gpadls_live == 0);
     CHECK(host.bad == 0);
     check_all_freed();
-    CHECK(counter("leaked_pages") == 0 && counter("leaked_requests") == 0);
+    CHECK(fake_counter("leaked_pages") == 0 && fake_counter("leaked_requests") == 0);
 }
 CHILD_TEST(test_held_frames_of_a_dead_channel)
 
@@ -1137,7 +1128,7 @@ static void child_test_held_frames_are_lost(void)
     fake_run(LONG);
     CHECK(strcmp(host.question, "teardown") == 0);
     CHECK(client.detached == 1 && client.done_count == 0);
-    CHECK(counter("leaked_requests") == 2 && counter("leaked_pages") > 0);
+    CHECK(fake_counter("leaked_requests") == 2 && fake_counter("leaked_pages") > 0);
     check_all_freed();
 }
 CHILD_TEST(test_held_frames_are_lost)
@@ -1156,7 +1147,7 @@ static void child_test_held_frames_of_a_slow_host(void)
     CHECK(client.done_count == 1 && client.closes_at_done == 1);
     CHECK(host.halts == 1 && host.revokes == 2 && host.closes == 1 && host.bad == 0);
     check_all_freed();
-    CHECK(counter("leaked_pages") == 0 && host.gpadls_live == 0);
+    CHECK(fake_counter("leaked_pages") == 0 && host.gpadls_live == 0);
 }
 
 static void test_held_frames_of_a_slow_host(void **state)
@@ -1216,7 +1207,7 @@ static void check_gone(void)
     CHECK(host.bad == 0 && fake_fibers_live() == 1);
     CHECK(fake_objects_live() == 1); // the device that no driver wants
     check_all_freed();
-    CHECK(counter("leaked_pages") == 0 && counter("leaked_requests") == 0);
+    CHECK(fake_counter("leaked_pages") == 0 && fake_counter("leaked_requests") == 0);
 }
 
 static void child_test_channels(void)
@@ -1505,7 +1496,7 @@ static void child_test_send_table(void)
     start_up();
     host_send_table(16, 12, 12, 76);
     fake_run(0);
-    CHECK(client.balanced == 1 && counter("send_tables") == 1);
+    CHECK(client.balanced == 1 && fake_counter("send_tables") == 1);
     for (unsigned i = 0; i < 128; i++)
         CHECK(client.wish[i] == (15 - i % 16) % 4);
     memset(client.wish, 9, sizeof(client.wish));
@@ -1513,7 +1504,7 @@ static void child_test_send_table(void)
     fake_run(0);
     CHECK(client.balanced == 2);
     CHECK((client.wish[0] == 3) == (want_version <= NVSP_VERSION_6));
-    uint64_t unexpected = counter("control_unexpected");
+    uint64_t unexpected = fake_counter("control_unexpected");
     static const uint32_t bad[][4] = {
         {15, 12, 12, 76},         {17, 12, 12, 76}, {16, 17, 12, 76},
         {16, 12, 12, 72},         {16, 8, 12, 76},  {16, 0xffffffff, 12, 76},
@@ -1522,7 +1513,7 @@ static void child_test_send_table(void)
     for (unsigned i = 0; i < 9; i++)
         host_send_table(bad[i][0], bad[i][1], bad[i][2], bad[i][3]);
     fake_run(0);
-    CHECK(client.balanced == 2 && counter("control_unexpected") == unexpected + 9);
+    CHECK(client.balanced == 2 && fake_counter("control_unexpected") == unexpected + 9);
     host_channel(2);
     host_send_table(16, 12, 12, 76); // not by that channel
     fake_run(0);
@@ -1551,7 +1542,7 @@ static void child_test_offers(void)
     fake_run(LONG);
     CHECK(host.released == 2); // 30 and 31
     CHECK(fake_objects_live() == objects);
-    CHECK(client.attached == 1 && counter("offers_dropped") == 6);
+    CHECK(client.attached == 1 && fake_counter("offers_dropped") == 6);
     for (uint32_t relid = 2046; relid < 2050; relid++)
         host_rescind(relid);
     host_rescind(0xffffffff);
@@ -1559,7 +1550,7 @@ static void child_test_offers(void)
         host_event(relid); // flags of channels that do not exist
     fake_run(LONG);
     CHECK(client.detached == 0 && host.released == 2 && host.bad == 0);
-    CHECK(counter("unknown_events") ==
+    CHECK(fake_counter("unknown_events") ==
           63); // those beside the NIC's own, the others are not looked at
 }
 CHILD_TEST(test_offers)
@@ -1585,7 +1576,7 @@ static void child_test_messages(void)
     }
     fake_run(LONG);
     CHECK(client.detached == 0 && client.attached == 1 && host.bad == 0);
-    CHECK(counter("bad_messages") > 300);
+    CHECK(fake_counter("bad_messages") > 300);
     CHECK(send(100, 0, NULL) == NIC_TX_COPIED);
     fake_run(0);
     CHECK(host.packet_count == 1);

@@ -20,7 +20,6 @@
 
 #define DISCARD_PORT 9
 #define SOURCE_PORT 5000
-#define LSO_MAX 62780u
 #define MB 1000000u
 #define DATAGRAM 64u
 #define COALESCED (44 * PEER_MSS) // of one frame
@@ -114,8 +113,6 @@ static void receive_datagrams(uint64_t wanted)
 
 static void start(bool large)
 {
-    struct ndis_offload *o = &host.offload;
-
     config.receive_buffer = 4 << 20;
     config.send_buffer = 1 << 20;
     config.ring = 128 << 10;
@@ -125,13 +122,7 @@ static void start(bool large)
     config.discard = true;
     config.iperf3_port = 5201;
     config.lso = config.rsc = large;
-    o->ip6_tx = o->ip4_tx | NDIS_CSUM_IP_OPTIONS; // all that a host offers
-    o->ip6_rx = o->ip4_rx;
-    o->lso_ip4_encapsulation = o->lso_ip6_encapsulation = NDIS_LSO_8023;
-    o->lso_ip4_max = o->lso_ip6_max = LSO_MAX;
-    o->lso_ip4_min_segments = o->lso_ip6_min_segments = 2;
-    o->lso_ip6_options = NDIS_LSO_IP6_EXTENSIONS | NDIS_LSO_IP6_TCP_OPTIONS;
-    o->rsc_ip4 = o->rsc_ip6 = 1;
+    host_offers_all();
     net_start();
     vmbus_start();
     fake_run(20 * TIME_S);
