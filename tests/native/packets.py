@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""IPv4 packets by hand, for the tests of what no honest peer sends."""
+"""Packets by hand, for the tests of what no honest peer sends."""
 
 import socket
 import struct
@@ -10,10 +10,10 @@ from program import HERE, SERVER
 MAC = bytes([2, 0, 0, 0x5e, 0, 2])  # of the program's first NIC
 
 
-def raw_socket(native):
-    """Puts frames on the wire."""
+def raw_socket(native, ethertype=0x800):
+    """For frames to and from the guest."""
     def make():
-        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x800))
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ethertype))
         sock.bind(("tap0", 0))
         return sock
     return native.enter(make)
@@ -39,7 +39,6 @@ def frame(packet):
 def icmp(kind, code, rest, about):
     text = struct.pack("!BBH4s", kind, code, 0, rest) + about
     return text[:2] + struct.pack("!H", checksum(text)) + text[4:]
-
 
 
 def segment(source, port, to, sequence, acknowledged, options=b"", data=b"", flags=0x18, window=65000):

@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from packets import checksum, raw_socket
 from program import Native, build, run
 
 GUEST, HERE = "2001:db8:77::2", "2001:db8:77::1"
@@ -73,14 +74,6 @@ def address(text):
     return socket.inet_pton(socket.AF_INET6, text)
 
 
-def checksum(data):
-    data += bytes(len(data) % 2)
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
-    while total >> 16:
-        total = (total & 0xffff) + (total >> 16)
-    return ~total & 0xffff
-
-
 def frame(source, target, payload, hops=255, following=58):
     """An Ethernet frame; an ICMPv6 payload gets its checksum."""
     source, target = address(source), address(target)
@@ -114,15 +107,6 @@ def too_big(mtu, source, target, following=58):
 def fragment(offset, more, number, size=1448):
     header = struct.pack("!BBHI", 58, 0, offset | more, number)
     return header + bytes([128]) + bytes(size - 1)
-
-
-def wire(native):
-    """A socket for frames to and from the guest."""
-    def make():
-        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x86dd))
-        sock.bind(("tap0", 0))
-        return sock
-    return native.enter(make)
 
 
 # ---- What works ----
@@ -160,7 +144,7 @@ def test_router(options):
         run(*native.inside, "sysctl", "-qw", "net.ipv6.conf.all.forwarding=1")
         native.wait_log(rb"address fe80::ff:fe5e:2\n")
         own = inside(native, "cat", "/sys/class/net/tap0/address").stdout.strip()
-        sock = wire(native)
+        sock = raw_socket(native, 0x86dd)
         sock.send(frame(ROUTER, ALL_NODES,
                         router_advertisement().replace(MY_MAC, bytes.fromhex(own.replace(":", "")))))
         native.wait_log(rf"ready: iperf3 on {SLAAC} port 5201\n".encode())
@@ -219,7 +203,7 @@ def test_address_that_another_has():
 
 def test_address_in_use_is_kept(native):
     before = native.stats()["ip6"]["conflicts"]
-    with wire(native) as sock:
+    with raw_socket(native, 0x86dd) as sock:
         sock.send(frame("fe80::5", ALL_NODES, neighbor_advertisement(GUEST)))
         sock.send(frame("fe80::5", GUEST, neighbor_advertisement(GUEST, flags=0x60)))
     ping(native, GUEST)
@@ -230,7 +214,7 @@ def test_path_mtu_on_nobodys_word(native):
     """Messages about packets that were never sent, or with impossible sizes, are not believed."""
     ping(native, GUEST)
     before = native.stats()["ip6"]
-    with wire(native) as sock:
+    with raw_socket(native, 0x86dd) as sock:
         for mtu in (0, 68, 1279, 1500, 9000):
             sock.send(frame("fe80::5", GUEST, too_big(mtu, GUEST, HERE)))
         sock.send(frame("fe80::5", GUEST, too_big(1280, HERE, GUEST)))
@@ -244,7 +228,7 @@ def test_path_mtu_on_nobodys_word(native):
 
 def test_datagram_longer_than_any(native):
     """Fragments of more than 65535 bytes with their headers; and too many for the memory."""
-    with wire(native) as sock:
+    with raw_socket(native, 0x86dd) as sock:
         for number in range(4):
             for offset in range(0, 65504, 1448):
                 size = min(1448, 65504 - offset)
@@ -257,7 +241,7 @@ def test_datagram_longer_than_any(native):
 def test_neighbors_without_number(native):
     """More neighbours, routers and prefixes than any table holds."""
     objects = native.objects()
-    with wire(native) as sock:
+    with raw_socket(native, 0x86dd) as sock:
         for number in range(3000):
             who = f"2001:db8:77::1:{number + 1:x}"
             sock.send(frame(who, GUEST, neighbor_solicitation(GUEST)))
@@ -285,7 +269,7 @@ def test_queue_that_feeds_itself():
         native.wait_log(rb"ready: iperf3 on 2001:db8:77::2 port 5201\n")
         lines = "".join(f"addr add {a}/128 dev tap0 nodad\n" for a in known)
         inside(native, "ip", "-b", "-", input=lines)
-        with wire(native) as sock:
+        with raw_socket(native, 0x86dd) as sock:
             for attempt in range(10):
                 sock.send(frame(ROUTER, ALL_NODES, router_advertisement(valid=0)))
                 for number, who in enumerate(known):  # the table of destinations is full, and fresh
@@ -321,7 +305,7 @@ def test_damaged_packets(native):
                (struct.pack("!HHIIBBHHH", 4000, 5201, 1, 0, 0x50, 2, 1000, 0, 0), 6),
                (struct.pack("!HHHH", 4000, 7, 12, 0) + b"data", 17)]
     chance = random.Random(6)
-    with wire(native) as sock:
+    with raw_socket(native, 0x86dd) as sock:
         for number in range(20000):
             payload, following = chance.choice(packets)
             payload = bytearray(payload)

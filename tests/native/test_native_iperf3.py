@@ -18,6 +18,7 @@ import time
 import pytest
 
 import program
+from packets import frame, raw_socket, segment
 from program import HERE, PORT, SERVER, Native, run
 
 COOKIE = b"a" * 36 + b"\0"
@@ -515,23 +516,11 @@ def raw_segments(native, sock):
     for which in (2, 1):  # send queue, receive queue
         sock.setsockopt(socket.IPPROTO_TCP, queue, which)
         numbers.append(sock.getsockopt(socket.IPPROTO_TCP, sequence) & 0xffffffff)
-    raw = native.enter(lambda: socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP))
+    raw = raw_socket(native)
     port = sock.getsockname()[1]
 
-    def checksum(data):
-        data += b"\0" * (len(data) % 2)
-        total = sum(struct.unpack(f">{len(data) // 2}H", data))
-        while total >> 16:
-            total = (total & 0xffff) + (total >> 16)
-        return ~total & 0xffff
-
     def send(offset, data):
-        header = struct.pack(">HHIIBBHHH", port, PORT, (numbers[0] + offset) & 0xffffffff,
-                             numbers[1], 5 << 4, 0x18, 65000, 0, 0)
-        pseudo = socket.inet_aton(HERE) + socket.inet_aton(SERVER) + \
-            struct.pack(">BBH", 0, 6, len(header) + len(data))
-        header = header[:16] + struct.pack(">H", checksum(pseudo + header + data)) + header[18:]
-        raw.sendto(header + data, (SERVER, 0))
+        raw.send(frame(segment(HERE, port, PORT, numbers[0] + offset, numbers[1], data=data)))
         time.sleep(0.002)
     return send
 
