@@ -16,6 +16,7 @@
 #include "lwip/priv/tcp_priv.h"
 #include "net/frame.h"
 #include "net/interface.h"
+#include "net/options.h"
 #include "net/recovery.h"
 #include "net/stack.h"
 
@@ -23,6 +24,7 @@
 #define UNSENT_BYTES                                                                               \
     (256 << 10) // so much is accepted ahead, or what may be under way if that is more
 #define BLOCKED_TIME (10 * TIME_MS)
+#define OPTION_SACK 5
 #define GIVE_UP 10u // time-outs or window probes without any answer
 
 enum counter {
@@ -372,33 +374,32 @@ static void run(struct sender *s, uint64_t now)
 
 // ---- In ----
 
-static unsigned read_sacks(const uint8_t *options, unsigned len, struct acknowledgement *out)
+static uint32_t read_edge(const struct tcp_options *options, unsigned at)
 {
-    for (unsigned at = 0; at + 1 < len && options[at] != 0;) {
-        unsigned size = options[at] == 1 ? 1 : options[at + 1];
-        if (options[at] == 1) {
-            at++;
+    uint32_t edge = 0;
+    for (unsigned i = 0; i < 4; i++)
+        edge = edge << 8 | *tcp_options_byte(options, at + i);
+    return edge;
+}
+
+static unsigned read_sacks(const struct tcp_options *options, struct acknowledgement *out)
+{
+    struct tcp_option option = {0};
+    while (tcp_options_next(options, &option)) {
+        if (option.kind != OPTION_SACK)
             continue;
+        unsigned blocks = LWIP_MIN((option.size - 2) / 8, SACK_BLOCKS);
+        for (unsigned i = 0; i < blocks; i++) {
+            out->sacked[i].left = read_edge(options, option.at + 2 + 8 * i);
+            out->sacked[i].right = read_edge(options, option.at + 6 + 8 * i);
         }
-        if (size < 2 || at + size > len)
-            break;
-        if (options[at] == 5) {
-            unsigned blocks = LWIP_MIN((size - 2) / 8, SACK_BLOCKS);
-            for (unsigned i = 0; i < blocks; i++) {
-                uint32_t edges[2];
-                memcpy(edges, options + at + 2 + 8 * i, sizeof(edges));
-                out->sacked[i].left = lwip_ntohl(edges[0]);
-                out->sacked[i].right = lwip_ntohl(edges[1]);
-            }
-            return blocks;
-        }
-        at += size;
+        return blocks;
     }
     return 0;
 }
 
 void sender_segment_in(const struct tcp_pcb *pcb, const struct tcp_hdr *header, uint16_t data_len,
-                       const uint8_t *options, unsigned options_len)
+                       const struct tcp_options *options)
 {
     struct sender *s = sender_of(pcb);
     if (!s || pcb->state < ESTABLISHED)
@@ -418,7 +419,7 @@ void sender_segment_in(const struct tcp_pcb *pcb, const struct tcp_hdr *header, 
         a.ack = board->nxt; // the end of the connection, which lwIP sent
     uint32_t una = board->una;
     a.duplicate = a.ack == una && !data_len && header->wnd == s->window && !(flags & TCP_FIN);
-    a.blocks = read_sacks(options, options_len, &a);
+    a.blocks = read_sacks(options, &a);
     s->window = header->wnd;
     recovery_ack(&s->recovery, &a, time_now());
     s->acked += board->una - una;

@@ -11,6 +11,7 @@
 #include "lwip/tcp.h"
 
 struct tcp_hdr;
+struct tcp_options;
 
 // Appends `len` bytes, at most sender_room(). They must stay as they are for as long as the machine
 // runs, and must not lie in the per-core window. Acknowledged bytes are told by the function given to
@@ -37,9 +38,9 @@ void sender_path_narrower(const struct tcp_pcb *pcb);
 // Each core, once, after lwip_init().
 void sender_start(void);
 
-// A segment arrived on a connection; its header is in host order. `options`: as on the wire.
+// A segment arrived on a connection; its header is in host order.
 void sender_segment_in(const struct tcp_pcb *pcb, const struct tcp_hdr *header, uint16_t data_len,
-                       const uint8_t *options, unsigned options_len);
+                       const struct tcp_options *options);
 
 // As struct poller's.
 bool sender_poll(void);

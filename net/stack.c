@@ -32,6 +32,7 @@
 #include "net/interface.h"
 #include "net/ip6_input.h"
 #include "net/net.h"
+#include "net/options.h"
 #include "net/sender.h"
 #include "net/services/service.h"
 #include "net/steer.h"
@@ -187,65 +188,30 @@ void stack_lower_mss(struct tcp_pcb *pcb, uint16_t mss)
     sender_path_narrower(pcb);
 }
 
-// The options of a segment, to be changed: the first `here` bytes are at `first`. It is our own copy of
-// the headers, whose checksum was looked at.
-struct options {
-    uint8_t *first, *rest;
-    unsigned here, len;
-};
-
-static uint8_t *option_byte(const struct options *o, unsigned at)
+static void raise_mss(const struct tcp_options *options, unsigned at)
 {
-    return at < o->here ? o->first + at : o->rest + (at - o->here);
-}
-
-static void raise_mss(const struct options *o, unsigned at)
-{
-    unsigned mss = *option_byte(o, at) << 8 | *option_byte(o, at + 1);
+    unsigned mss = *tcp_options_byte(options, at) << 8 | *tcp_options_byte(options, at + 1);
     if (mss >= STACK_MSS_LEAST)
         return;
-    *option_byte(o, at) = 0;
-    *option_byte(o, at + 1) = STACK_MSS_LEAST;
+    *tcp_options_byte(options, at) = 0;
+    *tcp_options_byte(options, at + 1) = STACK_MSS_LEAST;
 }
 
 // lwIP obeys an MSS option in every segment, and tcp_write() then asserts that what waits to be sent
 // fits it: only that of the first SYN may count, others become NOPs. Nor can lwIP do with less than
-// the options it sends itself: like Linux we do not go below a least one.
-static void mend_mss(const struct options *o, bool first_syn)
+// the options it sends itself: like Linux we do not go below a least one. Changes our own copy of the
+// headers, whose checksum was looked at.
+static void mend_mss(const struct tcp_options *options, bool first_syn)
 {
-    for (unsigned at = 0, size; at < o->len; at += size) {
-        uint8_t kind = *option_byte(o, at);
-        size = 1;
-        if (kind == LWIP_TCP_OPT_EOL)
-            return;
-        if (kind == LWIP_TCP_OPT_NOP)
+    struct tcp_option option = {0};
+    while (tcp_options_next(options, &option)) {
+        if (option.kind != LWIP_TCP_OPT_MSS)
             continue;
-        if (at + 1 == o->len)
-            return;
-        size = *option_byte(o, at + 1);
-        if (size < 2 || at + size > o->len)
-            return; // lwIP stops here, too
-        if (kind != LWIP_TCP_OPT_MSS)
-            continue;
-        if (first_syn && size == LWIP_TCP_OPT_LEN_MSS)
-            raise_mss(o, at + 2);
-        for (unsigned i = at; !first_syn && i < at + size; i++)
-            *option_byte(o, i) = LWIP_TCP_OPT_NOP;
+        if (first_syn && option.size == LWIP_TCP_OPT_LEN_MSS)
+            raise_mss(options, option.at + 2);
+        for (unsigned i = 0; !first_syn && i < option.size; i++)
+            *tcp_options_byte(options, option.at + i) = LWIP_TCP_OPT_NOP;
     }
-}
-
-// Gives the sender what it wants to see of a segment, its options in one piece.
-static void show_sender(const struct tcp_pcb *pcb, const struct tcp_hdr *header, u16_t options_len,
-                        u16_t here, const u8_t *rest, const struct pbuf *p)
-{
-    uint8_t options[TCP_MAX_OPTION_BYTES];
-    const uint8_t *whole = (const uint8_t *)(header + 1);
-    if (here < options_len) {
-        memcpy(options, whole, here);
-        memcpy(options + here, rest, options_len - here);
-        whole = options;
-    }
-    sender_segment_in(pcb, header, p->tot_len, whole, options_len);
 }
 
 // lwIP trims what reaches beyond the window if it is in order or the last out of order, but not
@@ -255,8 +221,8 @@ err_t net_tcp_segment_in(struct tcp_pcb *pcb, const struct tcp_hdr *header, u16_
                          u16_t here, const u8_t *rest, const struct pbuf *p)
 {
     // To lwIP these are not const, either; it only says so to us.
-    struct options options = {(uint8_t *)(uintptr_t)(header + 1), (uint8_t *)(uintptr_t)rest, here,
-                              options_len};
+    struct tcp_options options = {(uint8_t *)(uintptr_t)(header + 1), (uint8_t *)(uintptr_t)rest,
+                                  here, options_len};
     mend_mss(&options, pcb->state < SYN_RCVD);
     if (pcb->state == LISTEN)
         flow_listens(pcb);
@@ -265,7 +231,7 @@ err_t net_tcp_segment_in(struct tcp_pcb *pcb, const struct tcp_hdr *header, u16_
     // While there was no window at all tcp_write() makes segments of any length, and asserts when there
     // is a small one.
     pcb->snd_wnd_max = LWIP_MAX(pcb->snd_wnd_max, 2 * STACK_MSS_LEAST);
-    show_sender(pcb, header, options_len, here, rest, p);
+    sender_segment_in(pcb, header, p->tot_len, &options);
     if (p->tot_len && interface_arriving_segments() > 1)
         ack_at_batch_end(pcb);
     if (!TCP_SEQ_GT(header->seqno, pcb->rcv_nxt))
