@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "drivers/hyperv/hyperv.h"
+#include "fake_kernel.h"
 #include "kernel/core.h"
 
 #define MESSAGES 64
@@ -529,6 +530,23 @@ void host_send_table(uint32_t count, uint32_t offset, uint32_t at, uint32_t byte
     for (unsigned i = 0; i < 16; i++)
         m[at / 4 + i] = 15 - i;
     host_put(PACKET_INBAND, 0, 0, NULL, 0, m, bytes);
+}
+
+void host_indicate(uint32_t type, uint32_t status, uint32_t offset, uint32_t data)
+{
+    struct {
+        struct rndis_indicate head;
+        uint32_t data;
+    } m = {{.header = {.type = type, .length = sizeof(m)},
+            .status = status,
+            .buffer_length = 4,
+            .buffer_offset = offset},
+           data};
+    uint32_t range[2] = {0, sizeof(m)};
+
+    memcpy(host_receive_buffer(), &m, sizeof(m));
+    host_transfer(9, range, 1);
+    fake_run(0);
 }
 
 static void subchannels(enum fault f, uint64_t id, uint32_t count)

@@ -119,3 +119,7 @@ void host_complete(uint64_t id, uint32_t status);
 
 // Tells the guest by which channels to send: `offset` as the message gives it, the table at `at`.
 void host_send_table(uint32_t count, uint32_t offset, uint32_t at, uint32_t bytes);
+
+// An RNDIS message that nobody asked for: RNDIS_INDICATE with a status and 4 bytes of data, or any other
+// type of that shape. The guest has looked at it when this returns.
+void host_indicate(uint32_t type, uint32_t status, uint32_t offset, uint32_t data);

@@ -25,14 +25,21 @@ unit_gpadl = drivers/vmbus/gpadl.c tests/unit/fake_kernel.c tests/unit/fake_conn
 	kernel/message.c
 unit_rndis = drivers/netvsc/rndis.c
 unit_toeplitz = drivers/netvsc/toeplitz.c
-unit_netvsc_large = $(unit_vmbus_netvsc)
-unit_netvsc_large_cflags = $(unit_vmbus_netvsc_cflags)
 unit_recovery = net/recovery.c net/scoreboard.c net/congestion.c net/bbr.c net/reno.c \
 	tests/unit/fake_path.c
 unit_scoreboard = net/scoreboard.c
-unit_vmbus_netvsc = $(wildcard drivers/vmbus/*.c drivers/netvsc/*.c) kernel/message.c \
-	tests/unit/fake_kernel.c tests/unit/fake_host.c
-unit_vmbus_netvsc_cflags = -D'PERCORE=__attribute__((section("percore")))'
+
+# VMBus and netvsc on the scripted host, with the client of most of these tests: compiled once.
+UNIT_NETVSC_C = $(wildcard drivers/vmbus/*.c drivers/netvsc/*.c) kernel/message.c \
+	tests/unit/fake_kernel.c tests/unit/fake_host.c tests/unit/netvsc_client.c
+UNIT_NETVSC_FLAGS = -D'PERCORE=__attribute__((section("percore")))'
+$(foreach t,vmbus $(filter netvsc_%,$(UNIT_TESTS)), \
+	$(eval unit_$(t) = $(UNIT_NETVSC_C:%.c=$(UNIT_DIR)/netvsc/%.o)) \
+	$(eval unit_$(t)_cflags = $(UNIT_NETVSC_FLAGS)))
+
+$(UNIT_DIR)/netvsc/%.o: %.c tests/unit/unit.mk
+	@mkdir -p $(@D)
+	@gcc $(UNIT_CFLAGS) $(UNIT_NETVSC_FLAGS) -c -o $@ $<
 
 .PHONY: unit
 unit: $(UNIT_TESTS:%=$(UNIT_DIR)/%)
@@ -43,6 +50,6 @@ unit: $(UNIT_TESTS:%=$(UNIT_DIR)/%)
 $(UNIT_TESTS:%=$(UNIT_DIR)/%): $(UNIT_DIR)/%: tests/unit/test_%.c $$(unit_$$*) tests/unit/unit.mk
 	@mkdir -p $(@D)
 	@echo '  UNIT    $*'
-	@gcc $(UNIT_CFLAGS) $(unit_$*_cflags) -o $@ $(filter %.c,$^) -lcmocka -lpthread
+	@gcc $(UNIT_CFLAGS) $(unit_$*_cflags) -o $@ $(filter %.c %.o,$^) -lcmocka -lpthread
 
--include $(wildcard $(UNIT_DIR)/*.d)
+-include $(wildcard $(UNIT_DIR)/*.d) $(UNIT_NETVSC_C:%.c=$(UNIT_DIR)/netvsc/%.d)
