@@ -8,6 +8,7 @@ PORT ?= 5201
 HEADLESS ?=
 QUICK ?=
 GDB_PORT ?= 1234
+JOBS ?= $(shell nproc)
 
 SUBMAKE = $(MAKE) --no-print-directory
 HV_RUN = tools/hv run --efi build/BOOTX64.EFI --vcpus $(VCPUS) --memory $(MEMORY) \
@@ -21,7 +22,7 @@ C_FILES = $(shell git ls-files 'boot/*.[ch]' 'kernel/*.[ch]' 'drivers/*.[ch]' 'n
 help:
 	@echo 'make run     build the image, boot it on the emulated Hyper-V, say what to type'
 	@echo '             VCPUS=n MEMORY=mb PORT=p HEADLESS=1 (now $(VCPUS), $(MEMORY), $(PORT))'
-	@echo 'make test    unit, native, host, reference (Linux guest) and end-to-end tests'
+	@echo 'make test    unit, native, host, reference (Linux guest) and end-to-end tests; JOBS=n'
 	@echo 'make image   build/BOOTX64.EFI, build/dunlin.vhdx, build/dunlin.iso'
 	@echo 'make bench   Dunlin beside Linux: table, charts, build/bench/results.json; QUICK=1: 1 vCPU'
 	@echo 'make cost    what driver and stack cost as a Linux program: time and instructions'
@@ -50,10 +51,11 @@ image:
 test:
 	@mkdir -p build/test && rm -f build/test/*.xml build/test/*.status build/test/unit.log
 	@tools/setup test
-	@$(SUBMAKE) image
-	@$(SUBMAKE) unit || true
-	@$(SUBMAKE) native || rm -f build/native/dunlin-native
-	@/usr/bin/python3 -m pytest -c tests/pytest.ini tests; echo $$? >build/test/pytest.status
+	@$(SUBMAKE) -j$(JOBS) image
+	@$(SUBMAKE) -j$(JOBS) unit || true
+	@$(SUBMAKE) -j$(JOBS) native || rm -f build/native/dunlin-native
+	@/usr/bin/python3 -m pytest -c tests/pytest.ini -n $(JOBS) --dist loadfile tests; \
+		echo $$? >build/test/pytest.status
 	@tests/summary.py
 
 bench:

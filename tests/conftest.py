@@ -2,8 +2,11 @@
 """What all tests share: booting VMs, and the rule that no guest breaks a rule of Hyper-V.
 
 A VM is started by the `boot` factory of a test or module and stopped by pytest. After each test the
-host's log is read: a violation line that the test did not announce (marker breaks_rule) fails it."""
+host's log is read: a violation line that the test did not announce (marker breaks_rule) fails it.
 
+`make test` runs the files side by side, in one process for each CPU."""
+
+import fcntl
 import os
 import shutil
 import sys
@@ -67,6 +70,32 @@ class Booter:
             broken += _new_violations(vm, self.allowed)
             del _watched[vm]
         assert not broken, f"the guest broke a rule of Hyper-V: {broken}"
+
+
+# The files that take longest, which go first: otherwise one of them goes on by itself at the end.
+LONG = ("native/test_native_iperf3.py", "e2e/test_bench.py", "e2e/test_wire.py", "e2e/test_boot.py")
+
+
+def pytest_collection_modifyitems(items):
+    """Sorts files, and leaves the order in each."""
+    def place(item):
+        name = str(item.path.relative_to(ROOT / "tests"))
+        return LONG.index(name) if name in LONG else len(LONG)
+    items.sort(key=place)
+
+
+@pytest.hookimpl(hookwrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item):
+    """A test marked `alone` waits until no other test runs, and they wait for its end."""
+    folder = ROOT / "build" / "test"
+    folder.mkdir(parents=True, exist_ok=True)
+    alone = item.get_closest_marker("alone") is not None
+    with open(folder / "gate.lock", "w", encoding="ascii") as gate, \
+            open(folder / "run.lock", "w", encoding="ascii") as run:
+        fcntl.flock(gate, fcntl.LOCK_EX)  # whoever waits here comes before who has just run
+        fcntl.flock(run, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
+        fcntl.flock(gate, fcntl.LOCK_UN)
+        yield
 
 
 def pytest_sessionstart():

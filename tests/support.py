@@ -1,13 +1,23 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """Small things that several test files use."""
 
+import fcntl
 import os
 import select
 import socket
+import subprocess
 import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+def make(*arguments):
+    """Builds what a test needs. Tests run side by side, and make does not expect another one."""
+    (ROOT / "build/test").mkdir(parents=True, exist_ok=True)
+    with open(ROOT / "build/test/make.lock", "w", encoding="ascii") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run(["make", "-s", "-j2", "-C", ROOT, *arguments], check=True)
 
 
 def free_port():

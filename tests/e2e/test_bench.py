@@ -9,7 +9,7 @@ import xml.dom.minidom
 
 import pytest
 
-from support import ROOT
+from support import ROOT, make
 
 sys.path.insert(0, str(ROOT / "tools" / "bench"))
 
@@ -87,7 +87,7 @@ def test_bench_refuses():
 
 @pytest.fixture(scope="module", autouse=True)
 def load_generator():
-    subprocess.run(["make", "--no-print-directory", "-C", ROOT, "build/bench/load"], check=True)
+    make("build/bench/load")
 
 
 def test_both_guests(tmp_path):

@@ -5,6 +5,8 @@ import os
 import subprocess
 import time
 
+import pytest
+
 from support import ROOT
 
 
@@ -29,6 +31,7 @@ def test_not_root_and_packages_missing(tmp_path):
     assert {"gcc", "gnu-efi", "ovmf", "mtools", "ninja-build"} <= set(command.split())
 
 
+@pytest.mark.alone
 def test_nothing_to_do():
     """What `make` calls each time costs nothing once all is there."""
     start = time.monotonic()

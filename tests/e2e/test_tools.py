@@ -72,6 +72,7 @@ def test_image_refuses(program, tmp_path):
     assert not list(tmp_path.glob("dunlin.*"))
 
 
+@pytest.mark.alone
 def test_namespaces_of_killed_processes_go():
     """Nobody cleans up after kill -9 but the next one who starts."""
     script = (f"import sys, time; sys.path.insert(0, {str(ROOT / 'tools')!r})\n"

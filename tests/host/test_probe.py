@@ -3,11 +3,10 @@
 the rules, and what one gets that breaks them."""
 
 import re
-import subprocess
 
 import pytest
 
-from conftest import ROOT
+from support import ROOT, make
 
 # Name of the trial: (result, rule that the host must name in its log).
 EXPECTED = {
@@ -81,7 +80,7 @@ def breaks_rules(test):
 
 @breaks_rules
 def test_probe(boot):
-    subprocess.run(["make", "-f", "tests/host/host.mk"], cwd=ROOT, check=True)
+    make("-f", "tests/host/host.mk")
     vm = boot.start(efi=ROOT / "build" / "test" / "probe.efi", direct=True, vcpus=2, memory=128,
                     nics=[])
     assert vm.wait_exit(60) == "guest-shutdown"

@@ -3,11 +3,10 @@
 (vmbus_probe.c): what the guest gets for it, and that the host names the rule."""
 
 import re
-import subprocess
 
 import pytest
 
-from conftest import ROOT
+from support import ROOT, make
 
 # Name of the trial: (result, rule that the host must name in its log). "fatal": the channel is not
 # served any more; 0x8000ffff: the host's general failure; 0x1 and 0x2: NVSP success and failure.
@@ -274,7 +273,7 @@ def breaks_rules(test):
 
 @breaks_rules
 def test_rules(boot):
-    subprocess.run(["make", "-f", "tests/host/host.mk"], cwd=ROOT, check=True)
+    make("-f", "tests/host/host.mk")
     vm = boot.start(efi=ROOT / "build" / "test" / "vmbus_probe.efi", direct=True, vcpus=1,
                     memory=128, nic_opts=["queues=64"])
     assert vm.wait_exit(90) == "guest-shutdown"

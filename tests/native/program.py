@@ -10,9 +10,9 @@ import select
 import socket
 import subprocess
 import time
-from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from support import ROOT, make
+
 PROGRAM = ROOT / "build" / "native" / "dunlin-native"
 SERVER, HERE = "10.77.0.2", "10.77.0.1"  # on tap0
 PORT = 5201
@@ -23,7 +23,7 @@ def run(*command):
 
 
 def build():
-    run("make", "-s", "-j2", "-C", ROOT, "-f", "tests/native/native.mk", "native")
+    make("-f", "tests/native/native.mk", "native")
 
 
 def setns(fd):

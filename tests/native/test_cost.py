@@ -7,15 +7,14 @@ import subprocess
 
 import pytest
 
-from support import ROOT
+from support import ROOT, make
 
 PROGRAM = ROOT / "build" / "cost" / "dunlin-cost"
 
 
 @pytest.fixture(scope="module", autouse=True)
 def program():
-    subprocess.run(["make", "-j2", "--no-print-directory", "-C", ROOT, "build/cost/dunlin-cost"],
-                   check=True, stdout=subprocess.DEVNULL)
+    make("build/cost/dunlin-cost")
 
 
 @pytest.mark.parametrize("workload, megabytes, mean", [
