@@ -175,7 +175,7 @@ static bool query_number(HvNet *s, uint32_t oid, uint32_t *value)
         *value = s->session.mtu;
         return true;
     case OID_GEN_LINK_SPEED:                /* in 100 bit/s */
-        *value = MIN((uint64_t)s->link_speed * 10000, UINT32_MAX);
+        *value = hv_net_link_speed_rndis(s);
         return true;
     case OID_GEN_TRANSMIT_BUFFER_SPACE:
     case OID_GEN_RECEIVE_BUFFER_SPACE:

@@ -25,7 +25,7 @@
 
 static bool rx_ready(HvNet *s)
 {
-    return vmbus_channel_usable(hv_net_primary(s)) &&
+    return !s->paused && vmbus_channel_usable(hv_net_primary(s)) &&
            s->session.rndis == HV_NET_RNDIS_INITIALIZED &&
            s->session.packet_filter && s->session.recv_gpadl;
 }
@@ -111,6 +111,9 @@ void hv_net_rx_flush(void *opaque)
     uint32_t i;
 
     s->rx_flush_due = false;
+    if (s->paused) {
+        return;     /* the workers do it later */
+    }
     for (i = 0; i < s->queues; i++) {
         hv_net_batch_flush(s, hv_net_channel(s, i));
     }

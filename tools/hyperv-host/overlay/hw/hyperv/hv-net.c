@@ -50,6 +50,9 @@ void hv_net_complete(VMBusChannel *chan, uint64_t transaction_id,
 
 static void packet_handle(HvNet *s, VMBusChannel *chan, const VMBusPacket *pkt)
 {
+    if (!vmbus_device_message(VMBUS_DEVICE(s))) {
+        return;
+    }
     if (pkt->type == VMBUS_PACKET_COMPLETION) {
         hv_net_rx_completion(s, chan, pkt);
     } else if (pkt->payload_bytes < 4) {
@@ -98,7 +101,7 @@ static bool drain(HvNet *s, VMBusChannel *chan)
             continue;
         }
         packet_handle(s, chan, &pkt);
-        if (!vmbus_channel_usable(chan)) {
+        if (!vmbus_channel_usable(chan) || VMBUS_DEVICE(s)->take_back_due) {
             return false;
         }
     }
@@ -110,6 +113,9 @@ static bool hv_net_work(VMBusChannel *chan)
     HvNet *s = HV_NET(chan->dev);
     bool more;
 
+    if (s->paused) {
+        return false;
+    }
     hv_net_tx_run(s, chan);
     more = vmbus_channel_usable(chan) && drain(s, chan);
     if (!vmbus_channel_usable(chan)) {
@@ -168,9 +174,18 @@ static void hv_net_link_status_changed(NetClientState *nc)
 {
     HvNet *s = qemu_get_nic_opaque(nc);
 
-    if (VMBUS_DEVICE(s)->channels) {
-        hv_net_link_update(s);
+    uint32_t i;
+
+    if (!VMBUS_DEVICE(s)->channels) {
+        return;
     }
+    if (hv_net_link_down(s)) {
+        /* also because the backend goes, which will not come for them */
+        for (i = 0; i < s->backends; i++) {
+            qemu_purge_queued_packets(qemu_get_subqueue(s->nic, i));
+        }
+    }
+    hv_net_link_update(s);
 }
 
 static void link_timer(void *opaque)
@@ -229,6 +244,9 @@ static void backend_stats(HvNet *s, QDict *out)
 static void hv_net_stats(QDict *out, void *opaque)
 {
     HvNet *s = opaque;
+    g_autofree char *mac =
+        g_strdup_printf("%02x:%02x:%02x:%02x:%02x:%02x",
+                        MAC_ARG(s->conf.macaddr.a));
     uint32_t pending;
 
     vmbus_device_stats(VMBUS_DEVICE(s), out);
@@ -260,6 +278,9 @@ static void hv_net_stats(QDict *out, void *opaque)
     qdict_put_int(out, "mtu", s->session.mtu);
     qdict_put_int(out, "packet_filter", s->session.packet_filter);
     qdict_put_bool(out, "link_up", !hv_net_link_down(s));
+    qdict_put_int(out, "link_speed", s->link_speed);
+    qdict_put_bool(out, "paused", s->paused);
+    qdict_put_str(out, "mac", mac);
     qdict_put_int(out, "subchannels", s->session.subchannels);
     qdict_put_int(out, "rss_hash",
                   s->session.rss.enabled ? s->session.rss.hash : 0);
@@ -328,7 +349,9 @@ static void hv_net_realize(VMBusDevice *vdev, Error **errp)
     }
     hv_net_wire_realize(s);
     qemu_macaddr_default_if_unset(&s->conf.macaddr);
-    instance_from_mac(vdev, &s->conf.macaddr);
+    if (qemu_uuid_is_null(&vdev->instance_id)) {
+        instance_from_mac(vdev, &s->conf.macaddr);
+    }
     vdev->num_channels = s->queues;
     s->backends = MAX(1, s->conf.peers.queues);
     s->backend = g_new0(HvNetBackend, s->backends);
@@ -368,7 +391,7 @@ static Property hv_net_props[] = {
     DEFINE_NIC_PROPERTIES(HvNet, conf),
     DEFINE_PROP_UINT32("max-nvsp", HvNet, max_nvsp, NVSP_VERSION_6_1),
     DEFINE_PROP_UINT32("max-mtu", HvNet, max_mtu, HV_NET_MTU_MAX),
-    DEFINE_PROP_UINT32("link-speed", HvNet, link_speed, 10000),
+    DEFINE_PROP_UUID_NODEFAULT("instance", HvNet, parent_obj.instance_id),
     DEFINE_PROP_BOOL("csum", HvNet, csum, true),
     DEFINE_PROP_BOOL("csum-tx4", HvNet, csum_tx4, true),
     DEFINE_PROP_BOOL("csum-tx6", HvNet, csum_tx6, true),
@@ -402,6 +425,7 @@ static void hv_net_class_init(ObjectClass *klass, void *data)
     set_bit(DEVICE_CATEGORY_NETWORK, dc->categories);
     device_class_set_props(dc, hv_net_props);
     hv_net_wire_class_init(klass);
+    hv_net_admin_class_init(klass);
     if (qemu_uuid_parse("f8615163-df3e-46c5-913f-f2d2f965ed0e",
                         &vdc->class_id)) {
         g_assert_not_reached();

@@ -3,8 +3,8 @@
  * channel worker), hv-net-nvsp.c (negotiation), hv-net-rx.c, hv-net-sections.c
  * and hv-net-tx.c (the packet paths), hv-net-rndis.c (control messages and OIDs),
  * hv-net-offload.c (which offloads are on), hv-net-rss.c (receive side
- * scaling), hv-net-gso.c (large frames), hv-net-csum.c (checksums in software)
- * and hv-net-wire.c (delay, loss, ...).
+ * scaling), hv-net-gso.c (large frames), hv-net-csum.c (checksums in software),
+ * hv-net-wire.c (delay, loss, ...) and hv-net-admin.c (speed, pause, ...).
  *
  * Everything runs in the main loop under the BQL.
  *
@@ -152,6 +152,7 @@ struct HvNet {
     uint32_t batch_ranges;      /* sections announced together, but for RSC */
     bool rss_udp;               /* offer hashes over UDP ports */
     bool old_send_table;        /* with a wrong offset, up to NVSP 6 */
+    bool paused;                /* neither channels nor backend are read */
     char *stats_name;
 
     /*
@@ -327,6 +328,12 @@ void hv_net_indicate(HvNet *s, uint32_t status, const void *info,
                      uint32_t bytes);
 /* The link may have changed: tell the guest, at once or when it is time. */
 void hv_net_link_update(HvNet *s);
+
+/* hv-net-admin.c */
+
+void hv_net_admin_class_init(ObjectClass *klass);
+/* The speed of the link in units of 100 bit/s. */
+uint32_t hv_net_link_speed_rndis(const HvNet *s);
 
 /* hv-net-offload.c */
 

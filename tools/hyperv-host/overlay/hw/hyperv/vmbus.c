@@ -107,6 +107,7 @@ struct VMBus {
     unsigned gpadl_count;
 };
 
+static void device_take_back(VMBusDevice *dev);
 static void vmbus_unplug_done(VMBusDevice *dev);
 
 VMBus *vmbus_device_bus(VMBusDevice *dev)
@@ -663,9 +664,15 @@ void vmbus_channel_fail(VMBusChannel *chan, const char *rule,
 static void channel_work(void *opaque)
 {
     VMBusChannel *chan = opaque;
+    bool more;
 
-    if (vmbus_channel_usable(chan) && vmbus_ring_wake(chan) &&
-        VMBUS_DEVICE_GET_CLASS(chan->dev)->channel_work(chan)) {
+    if (!vmbus_channel_usable(chan) || !vmbus_ring_wake(chan)) {
+        return;
+    }
+    more = VMBUS_DEVICE_GET_CLASS(chan->dev)->channel_work(chan);
+    if (chan->dev->take_back_due) {
+        device_take_back(chan->dev);
+    } else if (more) {
         vmbus_channel_kick(chan);
     }
 }
@@ -1228,10 +1235,45 @@ static bool message_is_for_guest(uint32_t type)
     }
 }
 
+/*
+ * The device that a message is about; NULL also for all but the last of the
+ * messages that carry a GPADL's page numbers on.
+ */
+static VMBusDevice *message_device(VMBus *bus, const VMBusInbound *msg)
+{
+    const VMBusMsgRelid *about = (const VMBusMsgRelid *)msg->payload;
+    const VMBusMsgGpadlBody *body = (const VMBusMsgGpadlBody *)msg->payload;
+    uint32_t relid = 0;
+    VMBusGpadl *gpadl;
+
+    switch (about->header.type) {
+    case VMBUS_MSG_OPEN:
+    case VMBUS_MSG_CLOSE:
+    case VMBUS_MSG_GPADL_HEADER:
+    case VMBUS_MSG_GPADL_TEARDOWN:
+    case VMBUS_MSG_RELID_RELEASED:
+    case VMBUS_MSG_MODIFY:
+        relid = about->relid;
+        break;
+    case VMBUS_MSG_GPADL_BODY:
+        gpadl = gpadl_find_filling(bus, body->gpadl);
+        if (gpadl && (msg->bytes - sizeof(*body)) / 8 >=
+                     gpadl->words_total - gpadl->words_seen) {
+            relid = gpadl->relid;
+        }
+        break;
+    default:
+        break;
+    }
+    return relid && relid <= VMBUS_MAX_RELID && bus->relids[relid]
+           ? bus->relids[relid]->dev : NULL;
+}
+
 static void message_handle(VMBus *bus, const VMBusInbound *msg)
 {
     const VMBusMsgHeader *header = (const VMBusMsgHeader *)msg->payload;
     uint32_t type = header->type;
+    VMBusDevice *dev;
 
     if (msg->bytes < sizeof(*header)) {
         hyperv_violation("message-too-short", "%u bytes", msg->bytes);
@@ -1276,7 +1318,14 @@ static void message_handle(VMBus *bus, const VMBusInbound *msg)
                          msg->bytes);
         return;
     }
+    dev = message_device(bus, msg);
+    if (dev) {
+        vmbus_device_message(dev);  /* if too late, it is about no offer */
+    }
     messages[type].handle(bus, msg->payload, msg->bytes);
+    if (dev && dev->take_back_due) {
+        device_take_back(dev);
+    }
 }
 
 /* HvPostMessage; on the guest processor's thread, without the BQL. */
@@ -1377,21 +1426,43 @@ static void vmbus_unplug_done(VMBusDevice *dev)
     }
 }
 
+/* Subchannels first; the guest answers by releasing each relid. */
+static void device_take_back(VMBusDevice *dev)
+{
+    unsigned i;
+
+    dev->take_back_due = false;
+    if (dev->unplugging) {
+        return;
+    }
+    dev->unplugging = true;
+    for (i = dev->num_channels; i-- > 0; ) {
+        dev->channels[i].want_offer = false;
+        channel_rescind(&dev->channels[i]);
+    }
+    vmbus_unplug_done(dev);
+}
+
+bool vmbus_device_message(VMBusDevice *dev)
+{
+    if (dev->unplugging) {
+        return true;    /* what is left to say about a lost offer */
+    }
+    dev->guest_messages++;
+    if (dev->guest_messages == dev->rescind_before) {
+        device_take_back(dev);
+        return false;
+    }
+    if (dev->guest_messages == dev->rescind_after) {
+        dev->take_back_due = true;
+    }
+    return true;
+}
+
 static void vmbus_unplug_request(HotplugHandler *handler, DeviceState *dev,
                                  Error **errp)
 {
-    VMBusDevice *vdev = VMBUS_DEVICE(dev);
-    unsigned i;
-
-    if (vdev->unplugging) {
-        return;
-    }
-    vdev->unplugging = true;
-    for (i = vdev->num_channels; i-- > 0; ) {
-        vdev->channels[i].want_offer = false;
-        channel_rescind(&vdev->channels[i]);
-    }
-    vmbus_unplug_done(vdev);
+    device_take_back(VMBUS_DEVICE(dev));
 }
 
 static void vmbus_unplug(HotplugHandler *handler, DeviceState *dev,
@@ -1425,6 +1496,24 @@ void vmbus_device_stats(VMBusDevice *dev, QDict *out)
         qlist_append(list, item);
     }
     qdict_put(out, "channels", list);
+    qdict_put_int(out, "guest_messages", dev->guest_messages);
+    qdict_put_bool(out, "leaving", dev->unplugging);
+}
+
+/* What a guest knows a device by must not come twice at a time. */
+static bool instance_is_unique(VMBusDevice *dev)
+{
+    BusChild *kid;
+
+    QTAILQ_FOREACH(kid, &qdev_get_parent_bus(DEVICE(dev))->children, sibling) {
+        VMBusDevice *other = VMBUS_DEVICE(kid->child);
+
+        if (other != dev && DEVICE(other)->realized &&
+            qemu_uuid_is_equal(&other->instance_id, &dev->instance_id)) {
+            return false;
+        }
+    }
+    return true;
 }
 
 static void vmbus_device_realize(DeviceState *dev, Error **errp)
@@ -1437,6 +1526,13 @@ static void vmbus_device_realize(DeviceState *dev, Error **errp)
     vdc->realize(vdev, &err);
     if (err) {
         error_propagate(errp, err);
+        return;
+    }
+    if (!instance_is_unique(vdev)) {
+        vdc->unrealize(vdev);
+        error_setg(errp, "there is a device of this instance id (for NICs it "
+                   "is made of the MAC address), or the guest has not let go "
+                   "of it");
         return;
     }
     assert(vdev->num_channels);
@@ -1474,9 +1570,17 @@ static void vmbus_device_unrealize(DeviceState *dev)
     vdev->num_channels = 0;
 }
 
+static Property vmbus_device_props[] = {
+    DEFINE_PROP_UINT64("rescind-after", VMBusDevice, rescind_after, 0),
+    DEFINE_PROP_UINT64("rescind-before", VMBusDevice, rescind_before, 0),
+    DEFINE_PROP_END_OF_LIST()
+};
+
 static void vmbus_device_class_init(ObjectClass *klass, void *data)
 {
     DeviceClass *dc = DEVICE_CLASS(klass);
+
+    device_class_set_props(dc, vmbus_device_props);
 
     dc->bus_type = TYPE_VMBUS;
     dc->realize = vmbus_device_realize;

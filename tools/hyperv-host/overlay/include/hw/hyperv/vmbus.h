@@ -116,9 +116,21 @@ struct VMBusDevice {
     VMBusChannel *channels;
     bool unplugging;            /* removal was asked for */
     bool removing;              /* and nothing is in its way any more */
+
+    uint64_t guest_messages;    /* about this device, and on its channels */
+    uint64_t rescind_after;     /* take the device back after so many */
+    uint64_t rescind_before;    /* or when this one comes, before it counts */
+    bool take_back_due;         /* as soon as this message is dealt with */
 };
 
 VMBus *vmbus_device_bus(VMBusDevice *dev);
+
+/*
+ * A message or packet of the guest for this device is about to be handled.
+ * False if it came too late: the device has just been taken back, its
+ * channels are closed.
+ */
+bool vmbus_device_message(VMBusDevice *dev);
 
 /* Channels */
 
