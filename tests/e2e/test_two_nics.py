@@ -75,7 +75,7 @@ def vm(module_boot, port, tmp_path_factory):
     vm = module_boot.dunlin(vcpus=1, config=config, forwards=[Forward(outside, 5201)],
                             nics=[f"socket:listen=127.0.0.1:{port}", "user"])
     vm.port = outside
-    vm.wait_console(r"net: nic1: address 10\.0\.2\.15/24", 20)
+    vm.wait_console(r"net: nic1: address 10\.0\.3\.15/24", 20)
     return vm
 
 

@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import BUILD, ROOT, HvError, wire
+from . import BUILD, ROOT, HvError, nic_cli
 from .sockets import connect
 from .vm import CRASH, READY, RUN, VIOLATION, Forward, Spec, Vm
 
@@ -81,50 +81,8 @@ def _parser():
             sub.add_argument("--name", help="which VM (default: dunlin, or the only one that runs)")
         if name == "screenshot":
             sub.add_argument("file", type=Path, help="a .ppm file to write")
-    _add_nic(commands.add_parser("nic", help="make the wire of a running VM's NIC a bad one"))
+    nic_cli.add_parser(commands)
     return parser
-
-
-def _add_nic(nic):
-    actions = nic.add_subparsers(dest="action", required=True, metavar="ACTION")
-    impair = actions.add_parser(
-        "impair", help="delay, lose, reorder, duplicate frames, limit their rate",
-        description="Sets what is given, for both directions unless one is named, leaves the rest "
-        "as it is and prints the result. --delay 10 for both directions is a round trip of 20 ms. "
-        "Percentages are of pieces of at most MTU: a large frame is cut where one of them is hit.")
-    add = impair.add_argument
-    add("nic", metavar="NIC", help="its id as in `hv stats`: nic0 is the first")
-    add("--name", help="which VM (default: dunlin, or the only one that runs)")
-    add("--to-guest", action="append_const", dest="sides", const="to-guest",
-        help="only frames to the guest")
-    add("--from-guest", action="append_const", dest="sides", const="from-guest",
-        help="only frames from the guest")
-    for what, text in (("delay", "until a frame arrives"), ("rate", "of the wire; 0: no limit"),
-                       ("loss", "of the pieces do not arrive"),
-                       ("reorder", "of the pieces are overtaken by the next three"),
-                       ("duplicate", "of the pieces arrive twice")):
-        setting = wire.SETTINGS[what]
-        unit = {"ms": "MS", "Mbit/s": "MBIT", "%": "PERCENT"}[setting.unit]
-        add(f"--{what}", type=_wire_number(what), metavar=unit,
-            help=f"{setting.unit} {text}".replace("%", "%%") +
-            f" (0 to {setting.highest})")
-    add("--queue", type=int, metavar="KIB",
-        help=f"how much may be on the wire and wait for it; more is dropped (default "
-        f"{wire.QUEUE_KIB})")
-    add("--seed", type=int, metavar="N", help="begin the random choices again, those of number N")
-    add("--off", action="store_true", help="a perfect wire again")
-
-
-def _wire_number(what):
-    def number(text):
-        try:
-            value = float(text)
-            wire.scaled(what, value)
-        except (ValueError, HvError) as error:
-            raise argparse.ArgumentTypeError(
-                str(error) if isinstance(error, HvError) else f"{text} is not a number") from error
-        return value
-    return number
 
 
 def _running():
@@ -314,17 +272,7 @@ def _cmd_stats(args):
 
 
 def _cmd_nic(args):
-    settings = {what: getattr(args, what) for what in wire.SETTINGS
-                if getattr(args, what) is not None}
-    if args.off and (settings or args.queue is not None):
-        raise HvError("--off sets everything to nothing; give it alone")
-    vm = _find(args.name)
-    sides = args.sides or wire.SIDES
-    if args.off:
-        wire.off(vm, args.nic, sides)
-    wire.impair(vm, args.nic, sides, args.queue, args.seed, **settings)
-    print("\n".join(wire.describe(vm, args.nic)))
-    return 0
+    return nic_cli.run(args, _find)
 
 
 def _cmd_console(args):

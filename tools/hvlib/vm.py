@@ -14,7 +14,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from . import BUILD, HvError
+from . import BUILD, HvError, nic
 from .esp import make_esp
 from .sockets import ConsoleWriter, EventWatch, Qmp
 
@@ -128,48 +128,6 @@ def _boot_arguments(spec, folder):
             f"file={str(path).replace(',', ',,')}", "-device", device]
 
 
-def _tap_queues(spec, name, channels):
-    """A tap of several queues has to be opened as such, with two at least."""
-    prefix = ["ip", "-n", spec.netns] if spec.netns else ["ip"]
-    shown = subprocess.run([*prefix, "-details", "link", "show", "dev", name], text=True,
-                           check=False, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout
-    return max(2, channels) if " multi_queue " in shown else 1
-
-
-def _nic_arguments(spec):
-    arguments = []
-    forwards = list(spec.forwards)
-    for index, text in enumerate(spec.nics):
-        kind, *options = text.split(",")
-        options = [*spec.nic_opts, *options]
-        if not any(o.startswith("queues=") for o in options):
-            options.insert(0, f"queues={spec.vcpus}")
-        channels = [int(o.partition("=")[2]) for o in options if o.startswith("queues=")][-1]
-        backend, _, rest = kind.partition(":")
-        if backend == "user":
-            netdev = f"user,id=net{index}"
-            for forward in forwards:
-                netdev += (f",hostfwd={forward.proto}:{forward.address}:{forward.port}"
-                           f"-:{forward.guest}")
-            forwards = []
-        elif backend == "tap" and rest:
-            queues = _tap_queues(spec, rest, channels)
-            netdev = (f"tap,id=net{index},ifname={rest},script=no,downscript=no" +
-                      (f",queues={queues}" if queues > 1 else ""))
-        elif backend == "socket" and rest:
-            netdev = f"socket,id=net{index},{rest.replace(';', ',')}"
-        else:
-            raise HvError(f"--nic {text}: write user, tap:IFNAME, socket:OPTIONS or none")
-        if spec.hyperv:
-            if not any(o.startswith("mac=") for o in options):
-                options.append(f"mac=00:15:5d:44:4c:{index:02x}")
-            device = ",".join(["hv-net", f"netdev=net{index}", f"id=nic{index}", *options])
-            arguments += ["-netdev", netdev, "-device", device]
-    if forwards:
-        raise HvError("--forward needs a user NIC (--nic user)")
-    return arguments
-
-
 def command_line(spec, folder):
     """The host's arguments. Sockets are relative to the VM's folder, its working directory."""
     cpu = ",".join(["max", *(["hyperv=on"] if spec.hyperv else []), *spec.cpu_opts])
@@ -187,7 +145,7 @@ def command_line(spec, folder):
     if spec.hyperv:
         limit = f",max-version={spec.max_version:#x}" if spec.max_version else ""
         command += ["-device", f"vmbus-bridge{limit}"]
-    command += _nic_arguments(spec) + _boot_arguments(spec, folder)
+    command += nic.arguments(spec) + _boot_arguments(spec, folder)
     if not spec.allow_reboot:
         command += ["-no-reboot"]
     if spec.gdb:

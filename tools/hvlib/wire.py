@@ -6,6 +6,7 @@ the VM has to run."""
 import dataclasses
 
 from . import HvError
+from .nic import path_of
 
 SIDES = ("to-guest", "from-guest")
 QUEUE_KIB = 65536
@@ -42,18 +43,10 @@ def scaled(what, value):
     return number
 
 
-def _path(vm, nic):
-    nics = sorted(vm.stats()["devices"])
-    if nic not in nics:
-        raise HvError(f"{vm.name} has no NIC named {nic}; " + (
-            f"it has: {', '.join(nics)}" if nics else "it has none"))
-    return f"/machine/peripheral/{nic}"
-
-
 def impair(vm, nic="nic0", sides=SIDES, queue_kib=None, seed=None, **settings):
     """Changes settings (see SETTINGS) of the given sides; others stay as they are. `seed` starts
     the random choices again, so that they repeat."""
-    path = _path(vm, nic)
+    path = path_of(vm, nic)
     wanted = {f"{side}-{SETTINGS[what].name}": scaled(what, value)
               for side in sides for what, value in settings.items()}
     if queue_kib is not None:
@@ -71,7 +64,7 @@ def off(vm, nic="nic0", sides=SIDES):
 
 def describe(vm, nic="nic0"):
     """The wire's settings, a line for each side."""
-    path = _path(vm, nic)
+    path = path_of(vm, nic)
 
     def get(side, name):
         return vm.qmp("qom-get", path=path, property=f"{side}-{name}")
