@@ -13,6 +13,8 @@
 #include "kernel/log.h"
 
 #define RECEIVE_BUFFER_MAX_OLD (15u << 20) // NVSP 2 and below
+#define BUFFER_LEAST (256u << 10)          // below that a NIC is not worth having
+#define MEMORY_LEFT_PART 8 // NICs leave that part of the memory to all else: one page in so many
 #define NIC_PAGES ((sizeof(struct nic) + PAGE_SIZE - 1) / PAGE_SIZE)
 
 const struct nic_client *nic_client;
@@ -42,20 +44,54 @@ static void memory_free(struct nic *nic)
         queue_free(nic);
 }
 
+bool nic_memory_fits(uint32_t pages)
+{
+    struct memory_stats memory;
+
+    memory_stats(&memory);
+    return memory.pages_free >= pages + memory.pages_total / MEMORY_LEFT_PART;
+}
+
+// A buffer as large as configured, or, where there is less memory, a half of it, a quarter, and so on.
+// Returns its pages; 0: there is no memory.
+static uint32_t buffer_alloc(uint32_t bytes, uint8_t **memory)
+{
+    uint32_t least = bytes < BUFFER_LEAST ? bytes : BUFFER_LEAST;
+
+    for (; bytes >= least; bytes /= 2) {
+        uint32_t pages = bytes / PAGE_SIZE;
+        *memory = nic_memory_fits(pages) ? shared_alloc(pages) : NULL;
+        if (*memory)
+            return pages;
+    }
+    return 0;
+}
+
 static int memory_alloc(struct nic *nic)
 {
-    nic->receive.pages = config.receive_buffer / PAGE_SIZE;
+    nic->receive.pages = buffer_alloc(config.receive_buffer, &nic->receive.memory);
     nic->receive.bytes = nic->receive.pages * PAGE_SIZE;
-    nic->send.pages = config.send_buffer / PAGE_SIZE;
-    nic->receive.memory = shared_alloc(nic->receive.pages);
-    nic->send.memory = shared_alloc(nic->send.pages);
+    if (nic->receive.memory)
+        nic->send.pages = buffer_alloc(config.send_buffer, &nic->send.memory);
     nic->control.page = shared_alloc(1);
-    if (!nic->receive.memory || !nic->send.memory || !nic->control.page || !queue_new(nic)) {
+    if (!nic->send.memory || !nic->control.page || !queue_new(nic)) {
         memory_free(nic);
         return -ENOMEM;
     }
+    if (nic->receive.bytes < (config.receive_buffer & ~(PAGE_SIZE - 1)))
+        log_warn("%s: memory is short: a receive buffer of %u KiB", nic->info.name,
+                 nic->receive.bytes >> 10);
     nic->control.page_gpa = virt_to_phys(nic->control.page);
     return 0;
+}
+
+uint32_t nic_pages(const struct nic *nic)
+{
+    uint32_t pages = NIC_PAGES + nic->receive.pages + nic->send.pages + 1;
+
+    for (unsigned i = 0; i < nic->queue_count; i++)
+        pages += queue_pages(nic->queue[i]);
+    return pages;
 }
 
 static void unshare(struct nic *nic)
@@ -246,13 +282,28 @@ static const struct step {
 
 #define STEPS (sizeof(steps) / sizeof(steps[0]))
 
+static void up_failed(const struct nic *nic, int error)
+{
+    const char *name = nic->info.name;
+    struct memory_stats memory;
+
+    memory_stats(&memory);
+    if (nic->device->tries > 0)
+        log_debug("%s: %s failed again (%d)", name, steps[nic->steps].name, error);
+    else if (error == -ENOMEM)
+        log_error("%s: not enough memory (%u KiB free): not used until there is more", name,
+                  (unsigned)(memory.pages_free * (PAGE_SIZE >> 10)));
+    else
+        log_error("%s: %s failed (%d)", name, steps[nic->steps].name, error);
+}
+
 static int nic_up(struct nic *nic)
 {
     for (; nic->steps < STEPS; nic->steps++) {
         log_debug("%s: %s", nic->info.name, steps[nic->steps].name);
         int r = steps[nic->steps].up(nic);
         if (r) {
-            log_error("%s: %s failed (%d)", nic->info.name, steps[nic->steps].name, r);
+            up_failed(nic, r);
             return r;
         }
     }
@@ -332,8 +383,12 @@ static int probe(struct vmbus_device *device)
                                                "nic4", "nic5", "nic6", "nic7"};
     unsigned index = free_index();
 
-    if (index == NIC_MAX)
+    if (index == NIC_MAX) {
+        if (device->tries == 0)
+            log_error("netvsc: relid %u: there are %u NICs already: not used until one goes",
+                      device->relid, NIC_MAX);
         return -ENOSPC;
+    }
     struct nic *nic = page_alloc(NIC_PAGES);
     if (!nic)
         return -ENOMEM;

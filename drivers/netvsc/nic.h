@@ -211,9 +211,15 @@ int nvsp_check_receive_buffer(const struct nvsp_message *m, uint32_t length, uin
 int nvsp_check_send_buffer(const struct nvsp_message *m, uint32_t length);
 int nvsp_check_subchannels(const struct nvsp_message *m, uint32_t length, unsigned asked);
 
+// netvsc.c: memory, from core 0's fiber. Whether so many pages can be taken and enough is left, and how
+// many a NIC has.
+bool nic_memory_fits(uint32_t pages);
+uint32_t nic_pages(const struct nic *nic);
+
 // queue.c: the memory of a queue, from core 0's fiber; the last one is freed first.
 struct nic_queue *queue_new(struct nic *nic); // NULL: no memory
 void queue_free(struct nic *nic);
+uint32_t queue_pages(const struct nic_queue *q);
 int queue_open(struct nic_queue *q,
                struct vmbus_device *device); // its channel; 0 or negative errno
 

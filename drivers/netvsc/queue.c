@@ -77,7 +77,9 @@ static const struct channel_ops handler = {.poll = handler_poll, .flush = handle
 
 struct nic_queue *queue_new(struct nic *nic)
 {
-    struct nic_queue *q = page_alloc(QUEUE_PAGES);
+    uint32_t rings = 2 * (config.ring / PAGE_SIZE);
+    bool fits = nic_memory_fits(QUEUE_PAGES + SLOT_PAGES + rings);
+    struct nic_queue *q = fits ? page_alloc(QUEUE_PAGES) : NULL;
 
     if (!q)
         return NULL;
@@ -106,6 +108,11 @@ void queue_free(struct nic *nic)
     if (q->rx.groups)
         page_free(q->rx.groups, q->rx.group_pages);
     page_free(q, QUEUE_PAGES);
+}
+
+uint32_t queue_pages(const struct nic_queue *q)
+{
+    return QUEUE_PAGES + SLOT_PAGES + q->rx.group_pages + q->channel.gpadl.pages;
 }
 
 int queue_open(struct nic_queue *q, struct vmbus_device *device)

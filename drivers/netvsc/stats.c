@@ -62,7 +62,7 @@ static void write_channel_stats(const struct nic *nic)
 
 void nic_write_stats(const struct nic *nic)
 {
-    stats_print("\"%s\":{", nic->info.name);
+    stats_print("\"%s\":{\"pages\":%u,", nic->info.name, nic_pages(nic));
     write_rx_stats(nic);
     write_tx_stats(nic);
     write_channel_stats(nic);

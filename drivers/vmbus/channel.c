@@ -232,10 +232,12 @@ static int rings_free(struct channel *channel)
     return r;
 }
 
+// First forgotten here: a rescind that comes meanwhile must not send the core a message about a channel
+// whose memory may be gone when it arrives.
 static void core_remove_and_forget(struct channel *channel)
 {
-    core_call(channel->core, core_remove, channel);
     channel->device->channel = NULL;
+    core_call(channel->core, core_remove, channel);
 }
 
 int channel_open(struct channel *channel, struct vmbus_device *device, unsigned core,

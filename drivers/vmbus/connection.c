@@ -255,6 +255,20 @@ static int negotiate(void)
     return r;
 }
 
+// The devices by the state they are in.
+static void write_devices(void)
+{
+    static const char *const names[DEVICE_GONE] = {
+        [DEVICE_OFFERED] = "offered", [DEVICE_OPENING] = "opening", [DEVICE_RUNNING] = "running",
+        [DEVICE_CLOSING] = "closing", [DEVICE_IDLE] = "idle",
+    };
+
+    for (unsigned state = 0; state < DEVICE_GONE; state++)
+        stats_print("%s\"%s\":%u", state ? "," : "\"devices\":{", names[state],
+                    vmbus_devices_in(state));
+    stats_print("},");
+}
+
 static void stats_write(void)
 {
     const struct vmbus_counters *c = &vmbus_counters;
@@ -268,6 +282,7 @@ static void stats_write(void)
     stats_print("\"offers\":%llu,\"offers_dropped\":%llu,\"rescinds\":%llu,\"released\":%llu,",
                 (unsigned long long)c->offers, (unsigned long long)c->offers_dropped,
                 (unsigned long long)c->rescinds, (unsigned long long)c->released);
+    write_devices();
     struct bus_counters sum = {0};
     for (unsigned core = 0; core < core_count(); core++) {
         const struct bus_counters *b = vmbus_core_counters(core);

@@ -74,4 +74,5 @@ const struct bus_counters *vmbus_core_counters(unsigned core); // channel.c
 // offers.c
 void vmbus_offer(const struct vmbus_offer *offer);
 void vmbus_rescind(uint32_t relid);
-_Noreturn void vmbus_offers_run(void); // rest of the life of the control fiber
+unsigned vmbus_devices_in(enum device_state state); // how many
+_Noreturn void vmbus_offers_run(void);              // rest of the life of the control fiber

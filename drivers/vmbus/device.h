@@ -10,17 +10,18 @@
 #include "kernel/fiber.h"
 
 // The life of an offered device. Legal steps:
-//   OFFERED -> PROBING -> BOUND -> REMOVING -> IDLE   (a driver took it, later let it go)
-//   OFFERED -> IDLE, PROBING -> IDLE                  (no driver, or its probe failed)
-//   OFFERED -> BOUND -> REMOVING -> IDLE              (a subchannel that the driver asked for)
-//   IDLE -> RELEASED                                  (rescinded and given back; then freed)
+//   OFFERED -> OPENING -> RUNNING -> CLOSING -> IDLE   (a driver took it, later let it go)
+//   OFFERED -> IDLE, OPENING -> IDLE                   (no driver or not wanted; its probe failed)
+//   OFFERED -> RUNNING -> CLOSING -> IDLE              (a subchannel that the driver asked for)
+//   IDLE -> OFFERED                                    (to be tried again, see vmbus_driver)
+//   IDLE -> GONE                                       (rescinded and given back; then freed)
 enum device_state {
     DEVICE_OFFERED,
-    DEVICE_PROBING,
-    DEVICE_BOUND,
-    DEVICE_REMOVING,
+    DEVICE_OPENING,
+    DEVICE_RUNNING,
+    DEVICE_CLOSING,
     DEVICE_IDLE,
-    DEVICE_RELEASED,
+    DEVICE_GONE,
 };
 
 struct device_wait { // a fiber that waits for something the device should do
@@ -39,8 +40,11 @@ struct vmbus_device {
     bool failed;    // its ring is broken: the driver has to let go of it
     const struct vmbus_driver *driver;
     void *driver_data;
-    bool work_due;        // the driver's work() is wanted
-    struct event changed; // one of these three, for the device's fiber
+    bool fiber;     // it has one; else it has no driver or was given up, or there was no memory
+    bool work_due;  // the driver's work() is wanted
+    bool retry_due; // something was freed: worth another try
+    unsigned tries; // in a row that failed
+    struct event changed; // one of these, or what it waits for is gone: for the device's fiber
     struct device_wait *waits;
     struct channel *channel;      // open, or being opened; NULL: none
     struct vmbus_device *primary; // of a subchannel
@@ -53,7 +57,9 @@ struct vmbus_device {
 struct vmbus_driver {
     const char *name;
     struct guid class_id;
-    // Takes the device: 0, or a negative errno with everything undone.
+    // Takes the device: 0, or a negative errno with everything undone. After -ENOMEM and -ENOSPC it is
+    // called again when another device has gone and from time to time, after other errors a few times, as
+    // after a failure of the running device; device->tries tells the tries before.
     int (*probe)(struct vmbus_device *device);
     // What device_work() was called for, while the device is bound; in its fiber. May be NULL.
     void (*work)(struct vmbus_device *device);
@@ -68,8 +74,9 @@ void vmbus_register_driver(struct vmbus_driver *driver);
 // Like event_wait(), but a rescind (or failure) of the device ends the wait: 0, -ETIMEDOUT, -ENODEV.
 int device_wait(struct vmbus_device *device, struct event *event, uint64_t timeout);
 
-// The device's ring is unusable: its driver's remove() will be called from the device's fiber; a
-// subchannel's takes the whole device along. From the loop or a fiber of core 0.
+// The device's ring is unusable: its driver's remove() will be called from the device's fiber, and later,
+// if it is still offered, probe(); a subchannel's takes the whole device along. From the loop or a fiber
+// of core 0.
 void device_fail(struct vmbus_device *device);
 
 // Has the driver's work() called soon, once for any number of calls. From the loop of core 0.

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The table of offered devices: matches them to drivers, runs each driver's probe and remove in the
-// device's own fiber, and gives a rescinded offer back (RELID_RELEASED) exactly once, when nothing
-// refers to it any more. Called by connection.c with checked messages; core 0 only.
+// device's own fiber, so that no device waits for another's, tries again what failed, and gives a
+// rescinded offer back (RELID_RELEASED) exactly once, when nothing refers to it any more. Called by
+// connection.c with checked messages; core 0 only.
 #include <errno.h>
 #include <string.h>
 
@@ -13,20 +14,27 @@
 #include "kernel/panic.h"
 #include "kernel/time.h"
 
+#define RETRY_FIRST (1 * TIME_S) // after a failure; twice as long each time
+#define RETRY_TIMES 5u
+#define RETRY_MEMORY (10 * TIME_S) // when there was no memory and nothing is said to be freed
+#define LASTED (60 * TIME_S)       // a device that ran so long did not fail in a row
+
 static struct vmbus_driver *drivers;
-static struct vmbus_device *devices;
+static struct vmbus_device *devices; // the latest first
 static struct vmbus_device *by_relid[VMBUS_MAX_RELID];
-static struct event released; // for the control fiber: some device may be given back
+// Offers that there was no memory for: their rescind has to be answered, too.
+static uint64_t forgotten[VMBUS_MAX_RELID / 64], forgotten_rescinded[VMBUS_MAX_RELID / 64];
+static struct event released; // for the control fiber: it has something to do
 
 static void set_state(struct vmbus_device *device, enum device_state to)
 {
     static const uint8_t legal[] = {
-        [DEVICE_OFFERED] = 1 << DEVICE_PROBING | 1 << DEVICE_BOUND | 1 << DEVICE_IDLE,
-        [DEVICE_PROBING] = 1 << DEVICE_BOUND | 1 << DEVICE_IDLE,
-        [DEVICE_BOUND] = 1 << DEVICE_REMOVING,
-        [DEVICE_REMOVING] = 1 << DEVICE_IDLE,
-        [DEVICE_IDLE] = 1 << DEVICE_RELEASED,
-        [DEVICE_RELEASED] = 0,
+        [DEVICE_OFFERED] = 1 << DEVICE_OPENING | 1 << DEVICE_RUNNING | 1 << DEVICE_IDLE,
+        [DEVICE_OPENING] = 1 << DEVICE_RUNNING | 1 << DEVICE_IDLE,
+        [DEVICE_RUNNING] = 1 << DEVICE_CLOSING,
+        [DEVICE_CLOSING] = 1 << DEVICE_IDLE,
+        [DEVICE_IDLE] = 1 << DEVICE_OFFERED | 1 << DEVICE_GONE,
+        [DEVICE_GONE] = 0,
     };
 
     ASSERT(legal[device->state] & 1 << to);
@@ -99,8 +107,49 @@ void device_work(struct vmbus_device *device)
     event_set(&device->changed);
 }
 
+static bool same_instance(const struct vmbus_device *a, const struct guid *class_id,
+                          const struct guid *instance_id)
+{
+    return memcmp(&a->class_id, class_id, sizeof(*class_id)) == 0 &&
+           memcmp(&a->instance_id, instance_id, sizeof(*instance_id)) == 0;
+}
+
+// The living primary of an instance: one that was rescinded is none any more.
+static struct vmbus_device *primary_of(const struct vmbus_offer *offer)
+{
+    for (struct vmbus_device *d = devices; d; d = d->next) {
+        if (d->subchannel == 0 && !d->rescinded &&
+            same_instance(d, &offer->class_id, &offer->instance_id))
+            return d;
+    }
+    return NULL;
+}
+
+// The same instance was offered before, was rescinded, and is still in its driver's hands.
+static bool has_predecessor(const struct vmbus_device *device)
+{
+    for (struct vmbus_device *d = device->next; d; d = d->next) {
+        if (d->subchannel == 0 && d->fiber &&
+            same_instance(d, &device->class_id, &device->instance_id))
+            return true;
+    }
+    return false;
+}
+
+// A device has let go of what it had: others may wait for memory, a place, or for just this one.
+static void tell_waiting(void)
+{
+    for (struct vmbus_device *d = devices; d; d = d->next) {
+        if (!d->fiber || (d->state != DEVICE_OFFERED && d->state != DEVICE_IDLE))
+            continue;
+        d->retry_due = true;
+        event_set(&d->changed);
+    }
+    event_set(&released);
+}
+
 // While the driver has the device.
-static void device_bound(struct vmbus_device *device)
+static void device_running(struct vmbus_device *device)
 {
     while (!device_gone(device)) {
         if (device->work_due) {
@@ -112,37 +161,82 @@ static void device_bound(struct vmbus_device *device)
     }
 }
 
+// From OFFERED to IDLE. 0 if it ran, even if it failed later, or what probe() says.
+static int device_use(struct vmbus_device *device)
+{
+    while (!device->rescinded && has_predecessor(device))
+        event_wait(&device->changed, WAIT_FOREVER);
+    set_state(device, DEVICE_OPENING);
+    device->failed = device->work_due = device->retry_due = false;
+    int r = device->rescinded ? -ENODEV : device->driver->probe(device);
+    if (r == 0) {
+        uint64_t since = time_now();
+
+        set_state(device, DEVICE_RUNNING);
+        device_running(device);
+        if (time_now() - since >= LASTED)
+            device->tries = 0;
+        set_state(device, DEVICE_CLOSING);
+        device->driver->remove(device);
+        device->driver_data = NULL;
+    }
+    ASSERT(device->subchannels_wanted == 0);
+    set_state(device, DEVICE_IDLE);
+    return r;
+}
+
+// Waits until a device that failed, with `error` or while it ran (0), is worth another try. False if
+// it never is, or was rescinded.
+static bool device_wait_retry(struct vmbus_device *device, int error)
+{
+    bool memory = error == -ENOMEM || error == -ENOSPC;
+    uint64_t wait = memory ? RETRY_MEMORY : RETRY_FIRST << device->tries;
+    uint64_t until = time_now() + wait;
+
+    if (!memory && device->tries >= RETRY_TIMES) {
+        log_error("vmbus: relid %u: %s gives up", device->relid, device->driver->name);
+        return false;
+    }
+    device->retry_due = false;
+    while (!device->rescinded && !(memory && device->retry_due)) {
+        uint64_t now = time_now();
+        if (now >= until)
+            break;
+        event_wait(&device->changed, until - now);
+    }
+    return !device->rescinded;
+}
+
 // The life of one device that has a driver.
 static void device_fiber(void *arg)
 {
     struct vmbus_device *device = arg;
+    const char *name = device->driver->name;
 
-    set_state(device, DEVICE_PROBING);
-    int r = device->rescinded ? -ENODEV : device->driver->probe(device);
-    if (r) {
-        log_warn("vmbus: relid %u: %s does not take the device (%d)", device->relid,
-                 device->driver->name, r);
-    } else {
-        set_state(device, DEVICE_BOUND);
-        device_bound(device);
-        set_state(device, DEVICE_REMOVING);
-        device->driver->remove(device);
+    for (;;) {
+        uint64_t leaked = vmbus_counters.leaked_pages;
+        int r = device_use(device);
+        if (r && !device->rescinded && device->tries == 0)
+            log_warn("vmbus: relid %u: %s does not take the device (%d)", device->relid, name, r);
+        if (r != -ENOMEM && r != -ENOSPC) // else they would wake each other for ever
+            tell_waiting();
+        // What cannot be tried without losing memory is not tried again.
+        if (vmbus_counters.leaked_pages != leaked || !device_wait_retry(device, r))
+            break;
+        if (device->tries < RETRY_TIMES)
+            device->tries++;
+        log_debug("vmbus: relid %u: %s tries again", device->relid, name);
+        set_state(device, DEVICE_OFFERED);
     }
-    ASSERT(device->subchannels_wanted == 0);
-    set_state(device, DEVICE_IDLE);
-    event_set(&released);
+    device->fiber = false;
+    tell_waiting();
 }
 
-// The living primary that an offer names.
-static struct vmbus_device *primary_of(const struct vmbus_offer *offer)
+static void device_start(struct vmbus_device *device)
 {
-    for (struct vmbus_device *d = devices; d; d = d->next) {
-        if (d->subchannel == 0 &&
-            memcmp(&d->class_id, &offer->class_id, sizeof(d->class_id)) == 0 &&
-            memcmp(&d->instance_id, &offer->instance_id, sizeof(d->instance_id)) == 0)
-            return d;
-    }
-    return NULL;
+    device->fiber = fiber_spawn(device->driver->name, device_fiber, device) == 0;
+    if (!device->fiber)
+        event_set(&released); // the control fiber tries again
 }
 
 struct vmbus_device *device_subchannel(const struct vmbus_device *device, unsigned index)
@@ -187,7 +281,7 @@ void device_leave_subchannel(struct vmbus_device *subchannel)
 {
     ASSERT(!subchannel->channel);
     subchannel->primary = NULL;
-    set_state(subchannel, DEVICE_REMOVING);
+    set_state(subchannel, DEVICE_CLOSING);
     set_state(subchannel, DEVICE_IDLE);
     event_set(&released);
 }
@@ -212,58 +306,103 @@ static struct vmbus_device *device_add(const struct vmbus_offer *offer)
     return device;
 }
 
-void vmbus_offer(const struct vmbus_offer *offer)
+static void bit_set(uint64_t *bits, uint32_t n)
 {
-    vmbus_counters.offers++;
-    if (offer->relid == 0 || offer->relid >= VMBUS_MAX_RELID || by_relid[offer->relid]) {
-        vmbus_counters.offers_dropped++; // no relid that could be given back
-        return;
-    }
-    // Subchannels that nobody asked for; a second primary of a living device is a host's mistake.
-    struct vmbus_device *primary = primary_of(offer);
+    bits[n / 64] |= 1ull << (n % 64);
+}
+
+// True if it was set.
+static bool bit_clear(uint64_t *bits, uint32_t n)
+{
+    bool was = bits[n / 64] >> (n % 64) & 1;
+
+    bits[n / 64] &= ~(1ull << (n % 64));
+    return was;
+}
+
+// Not wanted: subchannels that nobody asked for, and a second primary of a living device, which is a
+// host's mistake.
+static bool offer_wanted(const struct vmbus_offer *offer, const struct vmbus_device *primary)
+{
     uint16_t index = offer->subchannel_index;
-    bool unwanted = index ? !primary || index > primary->subchannels_wanted ||
-                                device_gone(primary) || device_subchannel(primary, index)
-                          : primary != NULL;
-    struct vmbus_device *device = device_add(offer);
-    if (!device) {
-        vmbus_counters.offers_dropped++;
-        log_error("vmbus: out of memory for the offer of relid %u", offer->relid);
-        return;
-    }
-    if (unwanted) {
-        vmbus_counters.offers_dropped++;
-        log_warn("vmbus: relid %u: unwanted offer given back", device->relid);
-        device->rescinded = true;
-        set_state(device, DEVICE_IDLE);
-        event_set(&released);
-        return;
-    }
-    if (index) {
-        log_debug("vmbus: relid %u offered, subchannel %u of relid %u", device->relid, index,
-                  primary->relid);
+
+    if (index == 0)
+        return !primary;
+    return primary && index <= primary->subchannels_wanted && !device_gone(primary) &&
+           !device_subchannel(primary, index);
+}
+
+static void offer_accept(struct vmbus_device *device, struct vmbus_device *primary)
+{
+    if (device->subchannel) {
+        log_debug("vmbus: relid %u offered, subchannel %u of relid %u", device->relid,
+                  device->subchannel, primary->relid);
         device->primary = primary;
-        set_state(device, DEVICE_BOUND);
+        set_state(device, DEVICE_RUNNING);
         event_set(&primary->offered);
         return;
     }
     device->driver = driver_for(&device->class_id);
     log_debug("vmbus: relid %u offered, %s", device->relid,
               device->driver ? device->driver->name : "no driver");
-    if (!device->driver || fiber_spawn(device->driver->name, device_fiber, device) != 0)
+    if (device->driver)
+        device_start(device);
+    else
         set_state(device, DEVICE_IDLE);
+}
+
+void vmbus_offer(const struct vmbus_offer *offer)
+{
+    uint32_t relid = offer->relid;
+
+    vmbus_counters.offers++;
+    if (relid == 0 || relid >= VMBUS_MAX_RELID || by_relid[relid]) {
+        vmbus_counters.offers_dropped++; // no relid that could be given back
+        return;
+    }
+    struct vmbus_device *primary = primary_of(offer);
+    bool wanted = offer_wanted(offer, primary);
+    struct vmbus_device *device = device_add(offer);
+    if (!device) {
+        vmbus_counters.offers_dropped++;
+        log_error("vmbus: out of memory for the offer of relid %u", relid);
+        bit_set(forgotten, relid);
+        return;
+    }
+    bit_clear(forgotten, relid);
+    if (wanted) {
+        offer_accept(device, primary);
+        return;
+    }
+    vmbus_counters.offers_dropped++;
+    log_warn("vmbus: relid %u: unwanted offer given back", relid);
+    device->rescinded = true;
+    set_state(device, DEVICE_IDLE);
+    event_set(&released);
+}
+
+// Of a relid without a device. False if there was no offer.
+static bool rescind_forgotten(uint32_t relid)
+{
+    if (relid >= VMBUS_MAX_RELID || !bit_clear(forgotten, relid))
+        return false;
+    bit_set(forgotten_rescinded, relid);
+    event_set(&released);
+    return true;
 }
 
 void vmbus_rescind(uint32_t relid)
 {
     struct vmbus_device *device = relid < VMBUS_MAX_RELID ? by_relid[relid] : NULL;
 
+    if (!device && rescind_forgotten(relid))
+        return;
     if (!device || device->rescinded) {
         vmbus_counters.unexpected_messages++;
         return;
     }
     vmbus_counters.rescinds++;
-    log_info("vmbus: relid %u rescinded", relid);
+    log_debug("vmbus: relid %u rescinded", relid);
     device->rescinded = true;
     if (device->channel)
         channel_rescinded(device->channel); // its handler is not run any more
@@ -273,43 +412,90 @@ void vmbus_rescind(uint32_t relid)
     event_set(&released);
 }
 
-static struct vmbus_device *next_to_release(void)
+static void relid_release(uint32_t relid)
 {
-    for (struct vmbus_device *d = devices; d; d = d->next) {
-        if (d->state == DEVICE_IDLE && d->rescinded)
-            return d;
-    }
-    return NULL;
+    struct vmbus_relid message = {.header.type = VMBUS_RELID_RELEASED, .relid = relid};
+    int r = vmbus_post(&message, sizeof(message), NULL);
+
+    if (r)
+        log_warn("vmbus: relid %u not released (%d)", relid, r);
+    else
+        vmbus_counters.released++;
 }
 
 static void device_release(struct vmbus_device *device)
 {
-    struct vmbus_relid message = {.header.type = VMBUS_RELID_RELEASED, .relid = device->relid};
+    uint32_t relid = device->relid;
     struct vmbus_device **link = &devices;
 
-    set_state(device, DEVICE_RELEASED);
+    set_state(device, DEVICE_GONE);
     // Off the tables before the host can offer the relid again.
     while (*link != device)
         link = &(*link)->next;
     *link = device->next;
-    by_relid[device->relid] = NULL;
+    by_relid[relid] = NULL;
     heap_free(device);
+    relid_release(relid);
+}
 
-    int r = vmbus_post(&message, sizeof(message), NULL);
-    if (r)
-        log_warn("vmbus: relid %u not released (%d)", message.relid, r);
-    else
-        vmbus_counters.released++;
+// What of one device is the control fiber's. True if anything was done, which may have changed the table.
+static bool device_look_after(struct vmbus_device *device)
+{
+    if (device->fiber)
+        return false;
+    if (device->state == DEVICE_OFFERED && device->rescinded)
+        set_state(device, DEVICE_IDLE);
+    if (device->state != DEVICE_IDLE || !device->rescinded)
+        return false;
+    device_release(device);
+    return true;
+}
+
+static bool look_after_all(void)
+{
+    for (struct vmbus_device *d = devices; d; d = d->next) {
+        if (device_look_after(d))
+            return true;
+    }
+    for (uint32_t word = 0; word < VMBUS_MAX_RELID / 64; word++) {
+        if (!forgotten_rescinded[word])
+            continue;
+        uint32_t relid = word * 64 + (uint32_t)__builtin_ctzll(forgotten_rescinded[word]);
+        bit_clear(forgotten_rescinded, relid);
+        relid_release(relid);
+        return true;
+    }
+    return false;
+}
+
+// Devices whose fiber could not be made get another try. True if that failed again.
+static bool start_late(void)
+{
+    bool failed = false;
+
+    for (struct vmbus_device *d = devices; d; d = d->next) {
+        if (d->fiber || d->state != DEVICE_OFFERED)
+            continue;
+        d->fiber = fiber_spawn(d->driver->name, device_fiber, d) == 0;
+        failed |= !d->fiber;
+    }
+    return failed;
 }
 
 _Noreturn void vmbus_offers_run(void)
 {
     for (;;) {
-        struct vmbus_device *device = next_to_release();
-
-        if (device)
-            device_release(device);
-        else
-            event_wait(&released, WAIT_FOREVER);
+        while (look_after_all())
+            ;
+        event_wait(&released, start_late() ? RETRY_MEMORY : WAIT_FOREVER);
     }
+}
+
+unsigned vmbus_devices_in(enum device_state state)
+{
+    unsigned n = 0;
+
+    for (const struct vmbus_device *d = devices; d; d = d->next)
+        n += d->state == state;
+    return n;
 }

@@ -130,6 +130,38 @@ bool host_offered(unsigned index)
     return channels[index].offered && !channels[index].rescinded;
 }
 
+void host_rescind_all(void)
+{
+    for (unsigned i = HOST_CHANNELS; i-- > 0;) {
+        if (host_offered(i))
+            host_rescind(HOST_RELID + i);
+    }
+}
+
+static void rescind_now(void)
+{
+    unsigned i = host.rescind_index;
+
+    if (i == 0)
+        host_rescind_all();
+    else if (host_offered(i))
+        host_rescind(HOST_RELID + i);
+}
+
+// A message of the guest's is there, and has been answered.
+
+static void message_begin(void)
+{
+    if (++host.guest_messages == host.rescind_at && host.rescind_first)
+        rescind_now();
+}
+
+static void message_end(void)
+{
+    if (host.guest_messages == host.rescind_at && !host.rescind_first)
+        rescind_now();
+}
+
 // The guest asks: what is to go wrong with the answer.
 static enum fault question(const char *what)
 {
@@ -293,6 +325,7 @@ static void open_channel(const uint8_t *m)
 static void close_primary(void)
 {
     receive_gpadl = send_gpadl = 0;
+    host.subchannels = 0;
     for (unsigned i = 1; i < HOST_CHANNELS; i++) {
         if (channels[i].open && !channels[i].rescinded)
             host.bad++;
@@ -396,6 +429,8 @@ static void relid_released(const uint8_t *m)
         return;
     if (!c->rescinded)
         host.bad++;
+    if (c == channels)
+        host.subchannels = 0;
     *c = (struct channel){0};
     for (unsigned i = 0; i < GPADLS; i++) { // the host lets go of everything at the latest now
         if (gpadls[i].relid == r.relid)
@@ -403,17 +438,12 @@ static void relid_released(const uint8_t *m)
     }
 }
 
-uint16_t hv_post_message(uint32_t connection_id, uint32_t type, const void *payload, size_t len)
+static uint16_t posted(uint32_t connection_id, const uint8_t *m, size_t len)
 {
-    const uint8_t *m = payload;
     uint32_t kind;
 
     memcpy(&kind, m, 4);
-    if (host.busy_posts) {
-        host.busy_posts--;
-        return HV_STATUS_INSUFFICIENT_BUFFERS;
-    }
-    if (type != VMBUS_SYNIC_MESSAGE || len > 240)
+    if (host.unloads) // nothing more may be said
         host.bad++;
     if (kind == VMBUS_INITIATE_CONTACT)
         return contact(connection_id, m);
@@ -454,6 +484,20 @@ uint16_t hv_post_message(uint32_t connection_id, uint32_t type, const void *payl
         host.bad++;
     }
     return HV_STATUS_SUCCESS;
+}
+
+uint16_t hv_post_message(uint32_t connection_id, uint32_t type, const void *payload, size_t len)
+{
+    if (host.busy_posts) {
+        host.busy_posts--;
+        return HV_STATUS_INSUFFICIENT_BUFFERS;
+    }
+    if (type != VMBUS_SYNIC_MESSAGE || len > 240)
+        host.bad++;
+    message_begin();
+    uint16_t status = posted(connection_id, payload, len);
+    message_end();
+    return status;
 }
 
 // The NIC
@@ -817,8 +861,12 @@ static void service(void)
 {
     struct ring_packet p;
 
-    while (channel->open && !channel->rescinded && ring_in_next(&channel->from_guest, &p))
-        packet(&p);
+    while (channel->open && !channel->rescinded && ring_in_next(&channel->from_guest, &p)) {
+        message_begin();
+        if (!channel->rescinded)
+            packet(&p);
+        message_end();
+    }
     if (channel->open && channel->from_guest.dead)
         host.bad++;
     if (channel->open && ring_in_release(&channel->from_guest))

@@ -48,13 +48,17 @@ struct fake_host {
     bool no_rss;                 // refuses all parameters
     unsigned fault_at;           // number of the question, from 1; 0: none
     enum fault fault;
-    unsigned busy_posts;   // refuse that many messages with "no buffers"
-    unsigned busy_signals; // refuse that many signals
-    uint16_t busy_status;  // with this
-    bool paused;           // do not look at the ring
-    bool hold;             // do not complete data packets
+    unsigned rescind_at; // message of the guest's, from 1, at which the NIC is taken back; 0: none
+    bool rescind_first;  // before it is looked at; else after it was answered
+    unsigned rescind_index; // not 0: only that subchannel is
+    unsigned busy_posts;    // refuse that many messages with "no buffers"
+    unsigned busy_signals;  // refuse that many signals
+    uint16_t busy_status;   // with this
+    bool paused;            // do not look at the ring
+    bool hold;              // do not complete data packets
 
     // What happened.
+    unsigned guest_messages; // posted, and on the rings
     unsigned questions;
     char question[64]; // the last one
     uint32_t version;
@@ -95,6 +99,7 @@ void host_offers_all(void);
 
 void host_offer(uint32_t relid, uint16_t subchannel, uint8_t instance);
 void host_rescind(uint32_t relid);
+void host_rescind_all(void);         // subchannels first, as hosts do
 bool host_offered(unsigned channel); // and not taken back
 void host_message(const void *payload, uint8_t len);
 void host_event(uint32_t relid);

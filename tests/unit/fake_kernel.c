@@ -24,6 +24,7 @@
 #include "kernel/time.h"
 
 #define FIBERS 64
+#define PAGES 32768u // that the machine has
 
 struct fiber {
     bool used, ready;
@@ -58,10 +59,31 @@ uint64_t time_now(void)
 
 // Memory.
 
+static unsigned allocations, refuse_from, refuse_to; // [from, to): these are refused
+
+void fake_refuse(unsigned first, unsigned n)
+{
+    refuse_from = allocations + first;
+    refuse_to = refuse_from + n;
+}
+
+unsigned fake_allocations(void)
+{
+    return allocations;
+}
+
+static bool refused(void)
+{
+    allocations++;
+    return allocations >= refuse_from && allocations < refuse_to;
+}
+
 void *page_alloc(size_t count)
 {
-    void *p = aligned_alloc(PAGE_SIZE, count * PAGE_SIZE);
+    void *p = refused() ? NULL : aligned_alloc(PAGE_SIZE, count * PAGE_SIZE);
 
+    if (!p)
+        return NULL;
     memset(p, 0, count * PAGE_SIZE);
     pages_live += count;
     return p;
@@ -75,6 +97,8 @@ void page_free(void *pages, size_t count)
 
 void *heap_alloc(size_t size)
 {
+    if (refused())
+        return NULL;
     objects_live++;
     return malloc(size);
 }
@@ -89,6 +113,13 @@ void heap_free(void *object)
 uint64_t virt_to_phys(const void *p)
 {
     return (uintptr_t)p;
+}
+
+void memory_stats(struct memory_stats *out)
+{
+    size_t taken = pages_live < PAGES ? pages_live : PAGES;
+
+    *out = (struct memory_stats){.pages_total = PAGES, .pages_free = PAGES - taken};
 }
 
 size_t fake_pages_live(void)
@@ -260,6 +291,8 @@ int fiber_spawn(const char *name, void (*fn)(void *arg), void *arg)
     struct fiber *f = fibers;
     (void)name;
 
+    if (refused())
+        return -ENOMEM;
     while (f->used)
         f++;
     *f = (struct fiber){.used = true, .ready = true, .fn = fn, .arg = arg};
@@ -405,7 +438,7 @@ static uint64_t next_deadline(void)
     return next;
 }
 
-void fake_run(uint64_t duration)
+bool fake_run_until(bool (*done)(void), uint64_t duration)
 {
     uint64_t end = now + duration;
 
@@ -413,9 +446,21 @@ void fake_run(uint64_t duration)
         while (fake_turn())
             ;
         uint64_t next = next_deadline();
+        if (done())
+            return true;
         if (next > end)
-            return;
+            return false;
         if (next > now)
             now = next;
     }
+}
+
+static bool never(void)
+{
+    return false;
+}
+
+void fake_run(uint64_t duration)
+{
+    fake_run_until(never, duration);
 }

@@ -20,11 +20,19 @@ bool fake_turn(void);
 // `duration` from now. Then time is at most now + duration.
 void fake_run(uint64_t duration);
 
+// The same, but only until done() is true at a moment when all wait. False if it never was.
+bool fake_run_until(bool (*done)(void), uint64_t duration);
+
 // Pages and heap objects that are allocated.
 size_t fake_pages_live(void);
 size_t fake_objects_live(void);
 
 unsigned fake_fibers_live(void);
+
+// How often memory was asked for: pages, objects and fibers. Of what will be asked for now, `count`
+// requests are refused from number `first` (1: the next) on.
+unsigned fake_allocations(void);
+void fake_refuse(unsigned first, unsigned count);
 
 // Undoes loop_add().
 struct poller;

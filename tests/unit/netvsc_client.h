@@ -72,6 +72,12 @@ void start(void);
 // The same; the NIC has to come up.
 void start_up(void);
 
+// The same as start(), but only until the NIC has failed.
+void start_in_vain(void);
+
+// Runs until the NIC has failed and been let go of; it is not tried again before a second is over.
+void run_until_idle(void);
+
 // Everything that the NIC had is back, but for what the host may still have.
 void check_all_freed(void);
 
