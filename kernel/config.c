@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // dunlin.conf: which keys there are, what each may say, what happens otherwise. The syntax is
-// inih's ([section], key = value, ; or # comments). Called once at start-up; a pure function but
+// inih's ([section], key = value, ; or # comments). What then counts for a NIC is config_nic.c's. Called once at start-up; a pure function but
 // for the global `config`, so the unit tests run it too.
 #include "kernel/config.h"
 
@@ -14,7 +14,7 @@ struct config config;
 
 static const struct config defaults = {
     .log_level = LOG_INFO,
-    .dhcp = true,
+    .net = {.dhcp = true, .mtu = 1500},
     .mtu = 1500,
     .receive_buffer = 4u << 20,
     .send_buffer = 1u << 20,
@@ -172,7 +172,7 @@ static const char *set_log_level(struct config *c, const char *value)
     return "level is error, warn, info or debug";
 }
 
-static const char *set_address(struct config *c, const char *value)
+static const char *set_address(struct nic_config *c, const char *value)
 {
     uint32_t address;
     uint64_t prefix;
@@ -190,7 +190,7 @@ static const char *set_address(struct config *c, const char *value)
     return NULL;
 }
 
-static const char *set_gateway(struct config *c, const char *value)
+static const char *set_gateway(struct nic_config *c, const char *value)
 {
     uint32_t gateway;
 
@@ -200,7 +200,7 @@ static const char *set_gateway(struct config *c, const char *value)
     return NULL;
 }
 
-static const char *set_address6(struct config *c, const char *value)
+static const char *set_address6(struct nic_config *c, const char *value)
 {
     uint8_t address[16];
     uint64_t prefix;
@@ -221,7 +221,7 @@ static const char *set_address6(struct config *c, const char *value)
     return NULL;
 }
 
-static const char *set_gateway6(struct config *c, const char *value)
+static const char *set_gateway6(struct nic_config *c, const char *value)
 {
     uint8_t gateway[16];
 
@@ -231,13 +231,23 @@ static const char *set_gateway6(struct config *c, const char *value)
     return NULL;
 }
 
-static const char *set_mtu(struct config *c, const char *value)
+static const char *set_mtu(struct nic_config *c, const char *value)
 {
     uint64_t mtu;
 
     if (!parse_number(value, 576, 9000, &mtu))
         return "mtu is 576 to 9000";
     c->mtu = (uint16_t)mtu;
+    return NULL;
+}
+
+static const char *set_metric(struct nic_config *c, const char *value)
+{
+    uint64_t metric;
+
+    if (!parse_number(value, 0, 9999, &metric))
+        return "metric is 0 to 9999";
+    c->metric = (uint16_t)metric;
     return NULL;
 }
 
@@ -343,18 +353,25 @@ static const char *set_spin(struct config *c, const char *value)
     return NULL;
 }
 
-// ---- the table of keys ----
+// ---- the tables of keys ----
+
+static const struct { // of [net] and of [nic MAC]
+    const char *name;
+    const char *(*set)(struct nic_config *c, const char *value); // NULL, or what is wrong
+} nic_keys[NIC_KEYS] = {
+    [KEY_ADDRESS] = {"address", set_address},
+    [KEY_GATEWAY] = {"gateway", set_gateway},
+    [KEY_ADDRESS6] = {"address6", set_address6},
+    [KEY_GATEWAY6] = {"gateway6", set_gateway6},
+    [KEY_MTU] = {"mtu", set_mtu},
+    [KEY_METRIC] = {"metric", set_metric},
+};
 
 static const struct key {
     const char *section, *name;
-    const char *(*set)(struct config *c, const char *value); // NULL, or what is wrong
+    const char *(*set)(struct config *c, const char *value);
 } keys[] = {
     {"log", "level", set_log_level},
-    {"net", "address", set_address},
-    {"net", "gateway", set_gateway},
-    {"net", "address6", set_address6},
-    {"net", "gateway6", set_gateway6},
-    {"net", "mtu", set_mtu},
     {"tcp", "congestion", set_congestion},
     {"netvsc", "receive-buffer", set_receive_buffer},
     {"netvsc", "send-buffer", set_send_buffer},
@@ -382,30 +399,87 @@ static void complain(struct parse *p, int line, const char *reason)
     p->report((unsigned)line, reason, p->ctx);
 }
 
-static bool section_known(const char *section)
+static const char unknown_key[] = "unknown key in this section";
+
+// A key of [net] or [nic MAC]; *named, if not NULL, notes which it was.
+static const char *set_nic_key(struct nic_config *c, unsigned *named, const char *name,
+                               const char *value)
 {
-    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
-        if (strcmp(section, keys[i].section) == 0)
-            return true;
-    return false;
+    for (unsigned i = 0; i < NIC_KEYS; i++) {
+        if (strcmp(name, nic_keys[i].name) != 0)
+            continue;
+        const char *wrong = nic_keys[i].set(c, value);
+        if (!wrong && named)
+            *named |= 1u << i;
+        return wrong;
+    }
+    return unknown_key;
+}
+
+// 00:15:5d:01:02:03, 00-15-5d-01-02-03 or 00155d010203, as the host's tools write it.
+static bool parse_mac(const char *text, uint8_t mac[6])
+{
+    char separator = 0;
+
+    for (unsigned i = 0; i < 6; i++) {
+        if (i == 1 && (*text == ':' || *text == '-'))
+            separator = *text;
+        if (i && separator && *text++ != separator)
+            return false;
+        int high = hex_digit(text[0]), low = high < 0 ? -1 : hex_digit(text[1]);
+        if (low < 0)
+            return false;
+        mac[i] = (uint8_t)(high << 4 | low);
+        text += 2;
+    }
+    return !*text;
+}
+
+static const char *set_own_key(struct config *c, const char *mac_text, const char *name,
+                               const char *value)
+{
+    uint8_t mac[6];
+
+    if (!parse_mac(mac_text, mac))
+        return "a NIC's section is [nic MAC] with its address, as in [nic 00:15:5d:01:02:03]";
+    unsigned at = config_find_nic(c, mac);
+    if (at == CONFIG_NICS)
+        return "more NICs with sections than there is room for (16)";
+    struct config_nic *nic = &c->nics[at];
+    if (at == c->nic_count) {
+        memcpy(nic->mac, mac, sizeof(nic->mac));
+        c->nic_count++;
+    }
+    return set_nic_key(&nic->own, &nic->named, name, value);
+}
+
+static const char *set_key(struct config *c, const char *section, const char *name,
+                           const char *value)
+{
+    const char *wrong =
+        "unknown section (log, net, nic MAC, tcp, netvsc, iperf3, services, system)";
+
+    if (!*section)
+        return "a key before any [section]";
+    if (strcmp(section, "net") == 0)
+        return set_nic_key(&c->net, NULL, name, value);
+    if (strncmp(section, "nic ", 4) == 0)
+        return set_own_key(c, section + 4, name, value);
+    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
+        if (strcmp(section, keys[i].section) != 0)
+            continue;
+        if (strcmp(name, keys[i].name) == 0)
+            return keys[i].set(c, value);
+        wrong = unknown_key;
+    }
+    return wrong;
 }
 
 static int handle(void *user, const char *section, const char *name, const char *value, int line)
 {
     struct parse *p = user;
-    const char *wrong = "unknown key in this section";
+    const char *wrong = value ? set_key(p->out, section, name, value) : "not \"key = value\"";
 
-    if (!value) {
-        complain(p, line, "not \"key = value\"");
-        return 1;
-    }
-    if (!*section)
-        wrong = "a key before any [section]";
-    else if (!section_known(section))
-        wrong = "unknown section (log, net, tcp, netvsc, iperf3, services, system)";
-    for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++)
-        if (strcmp(section, keys[i].section) == 0 && strcmp(name, keys[i].name) == 0)
-            wrong = keys[i].set(p->out, value);
     if (wrong)
         complain(p, line, wrong);
     return 1; // go on with the next line
@@ -422,5 +496,9 @@ unsigned config_parse(const char *text, struct config *out,
         complain(&p, line, "malformed line: too long, or [section without its ]");
     else if (line < 0)
         complain(&p, 0, "out of memory");
+    out->mtu = out->net.mtu;
+    for (unsigned i = 0; i < out->nic_count; i++)
+        if (out->nics[i].own.mtu > out->mtu) // 0 if it names none
+            out->mtu = out->nics[i].own.mtu;
     return p.bad;
 }

@@ -9,16 +9,42 @@
 enum config_on_panic { PANIC_HALT, PANIC_RESTART };
 enum config_ip6 { CONFIG_IP6_AUTO, CONFIG_IP6_STATIC, CONFIG_IP6_OFF };
 
-struct config {
-    // [log]
-    int log_level; // enum log_level; level = error|warn|info|debug, default info
-    // [net]
+#define CONFIG_NICS 16 // NICs with a section of their own
+
+// The keys of a NIC.
+enum nic_key {
+    KEY_ADDRESS,
+    KEY_GATEWAY,
+    KEY_ADDRESS6,
+    KEY_GATEWAY6,
+    KEY_MTU,
+    KEY_METRIC,
+    NIC_KEYS
+};
+
+struct nic_config {                     // of a NIC
     bool dhcp;                          // address = dhcp (default) or a.b.c.d/prefix
     uint32_t address, netmask, gateway; // network byte order, for a static address
     enum config_ip6 ip6;                // address6 = auto (default), address/64 or off
     uint8_t address6[16];               // for CONFIG_IP6_STATIC
     uint8_t gateway6[16];               // all zero: what routers advertise
     uint16_t mtu;                       // IP MTU 576..9000, default 1500
+    uint16_t metric;                    // 0 (default) to 9999: the least is asked first for a way
+};
+
+struct config {
+    // [log]
+    int log_level; // enum log_level; level = error|warn|info|debug, default info
+    // [net]
+    struct nic_config net;
+    // [nic MAC]
+    unsigned nic_count;
+    struct config_nic {
+        uint8_t mac[6];
+        unsigned named; // a bit for each key (enum nic_key) that it has
+        struct nic_config own;
+    } nics[CONFIG_NICS];
+    uint16_t mtu; // the largest of all
     // [tcp]
     bool reno; // congestion = bbr (default) | reno
     // [netvsc]
@@ -37,6 +63,15 @@ struct config {
 };
 
 extern struct config config;
+
+// The place in nics[] of the section of a MAC address; nic_count: it has none.
+unsigned config_find_nic(const struct config *config, const uint8_t mac[6]);
+
+// What is configured for the NIC with this MAC address: its own section's keys, and where it has none
+// those of [net]. The addresses and gateways of [net] are for one NIC only: for this one if `first`, and
+// if its own section names no address. Returns whether it got them.
+bool config_of_nic(const struct config *config, const uint8_t mac[6], bool first,
+                   struct nic_config *out);
 
 // Parses text (NUL terminated) into *out, which starts from defaults. Calls report(line, reason)
 // for each bad line. Returns the number of bad lines. Pure: also used by the unit tests.

@@ -5,7 +5,6 @@
 
 #include <string.h>
 
-#include "kernel/config.h"
 #include "kernel/core.h"
 #include "kernel/log.h"
 #include "lwip/netif.h"
@@ -27,9 +26,9 @@ const ip6_addr_t *net_ip6_gateway(struct netif *netif, const ip6_addr_t *destina
     static const uint8_t none[16];
     (void)destination;
     const struct interface *interface = netif->state;
-    if (!interface->shared6.gateway || !memcmp(config.gateway6, none, sizeof(none)))
+    if (!memcmp(interface->settings.gateway6, none, sizeof(none)))
         return NULL;
-    read_address(&gateway, config.gateway6);
+    read_address(&gateway, interface->settings.gateway6);
     ip6_addr_assign_zone(&gateway, IP6_UNICAST, netif);
     return &gateway;
 }
@@ -72,23 +71,23 @@ void address6_setup(struct netif *netif)
         netif->flags |= NETIF_FLAG_MLD6;
 }
 
-void address6_start(struct netif *netif, bool first)
+void address6_start(struct netif *netif)
 {
-    struct interface *interface = netif->state;
-    if (config.ip6 == CONFIG_IP6_OFF)
+    const struct interface *interface = netif->state;
+    const struct nic_config *settings = &interface->settings;
+    if (settings->ip6 == CONFIG_IP6_OFF)
         return;
     if (netif->mtu < IP6_MIN_MTU_LENGTH) {
         log_warn("net: %s: no IPv6, its packets may be %u bytes long and the MTU is %u",
                  nic_info(interface->nic)->name, IP6_MIN_MTU_LENGTH, netif->mtu);
         return;
     }
-    interface->shared6.gateway = first;
     netif_create_ip6_linklocal_address(netif, 1);
-    if (config.ip6 == CONFIG_IP6_AUTO || !first) {
+    if (settings->ip6 == CONFIG_IP6_AUTO) {
         netif_set_ip6_autoconfig_enabled(netif, 1);
         return;
     }
     ip6_addr_t address;
-    read_address(&address, config.address6);
+    read_address(&address, settings->address6);
     netif_add_ip6_address(netif, &address, NULL); // there is room: it is the second one
 }

@@ -3,8 +3,6 @@
 // prefixes for, or the one that the configuration names. Core 0.
 #pragma once
 
-#include <stdbool.h>
-
 struct netif;
 
 // Once per core, before there are interfaces.
@@ -13,5 +11,5 @@ void address6_init(void);
 // For netif_add()'s set-up function: how the interface sends IPv6.
 void address6_setup(struct netif *netif);
 
-// Gives an interface that is up its addresses. first: it is the one that the configuration is for.
-void address6_start(struct netif *netif, bool first);
+// Gives an interface that is up the addresses of its settings.
+void address6_start(struct netif *netif);

@@ -151,6 +151,8 @@ static err_t connection_came(u8_t id, struct tcp_pcb_listen *listener, struct tc
 {
     (void)id;
     (void)listener;
+    // Two NICs may have the same address, and the same peer: the connection is of this one only.
+    tcp_bind_netif(pcb, ip_current_input_netif());
     flow_connected(ip_current_input_netif()->state, pcb);
     return ERR_OK;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The places where lwIP asks us. Included by lwIP itself; the functions are in net/stack.c
-// and net/ip4_input.c.
+// The places where lwIP asks us. Included by lwIP itself; the functions are in net/stack.c,
+// net/ip4_input.c and where it is said.
 #pragma once
 
 #include "lwip/arch.h"
@@ -41,6 +41,12 @@ int net_ip6_input(struct pbuf *p, struct netif *netif);
 // The router that the configuration names for what is not on the link, or NULL (net/address6.c).
 const ip6_addr_t *net_ip6_gateway(struct netif *netif, const ip6_addr_t *destination);
 #define LWIP_HOOK_ND6_GET_GW net_ip6_gateway
+
+// The interface by which a packet of nobody's connection leaves, or NULL (net/route.c). source: NULL if
+// it has none yet. (That this hook is there other headers of lwIP have to know: net/lwipopts.h.)
+struct netif *net_ip4_route(const ip4_addr_t *source, const ip4_addr_t *destination);
+struct netif *net_ip6_route(const ip6_addr_t *source, const ip6_addr_t *destination);
+#define LWIP_HOOK_IP6_ROUTE net_ip6_route
 
 // How many bytes a connection may keep out of order; less when memory is short.
 u32_t net_ooseq_limit(void);

@@ -9,6 +9,7 @@
 #include <stdint.h>
 
 #include "drivers/netvsc/netvsc.h"
+#include "kernel/config.h"
 #include "lwip/netif.h"
 #include "lwip/pbuf.h"
 #include "lwip/tcp.h"
@@ -35,20 +36,23 @@ struct interface {
     struct netif netif;
     struct nic *nic;
     struct interface *next;
-    unsigned index;         // nic_info.index
-    struct flows flows;     // flow.c
-    struct shared6 shared6; // share6.c
-    uint64_t untold;        // core 0: bit for each core that does not know the addresses yet
-    uint32_t address_told;  // core 0: the IPv4 address that was logged last
-    uint16_t checksums;     // NETIF_CHECKSUM_GEN_*: what lwIP fills in itself
-    bool refused;           // lwIP was told that the queue is full
+    unsigned index;             // nic_info.index
+    uint16_t mtu;               // of IP packets; netif.mtu is it, too, but for moments (tx.c)
+    bool main;                  // core 0: it has the addresses of [net]
+    struct nic_config settings; // of which only core 0's knows the addresses
+    struct flows flows;         // flow.c
+    struct shared6 shared6;     // share6.c
+    uint64_t untold;            // core 0: bit for each core that does not know the addresses yet
+    uint32_t address_told;      // core 0: the IPv4 address that was logged last
+    uint16_t checksums;         // NETIF_CHECKSUM_GEN_*: what lwIP fills in itself
+    bool refused;               // lwIP was told that the queue is full
     unsigned queue_first, queue_count;
     struct tx_entry queue[TX_QUEUE];
 
     struct coalesce coalesce;
 
     uint64_t rx_frames, rx_segments, rx_bytes, rx_copied, rx_bad_checksum, rx_bad_length,
-        rx_no_memory;
+        rx_no_memory, rx_not_mine; // not_mine: to no address of this NIC
     uint64_t tx_frames, tx_bytes, tx_held, tx_queued, tx_refused, tx_coalesced, tx_no_memory;
     uint64_t tx_large, tx_too_long;
     uint64_t tx_unresolved; // IPv6: too many wait for their neighbours' addresses

@@ -53,12 +53,13 @@ static bool is_for_all(const ip4_addr_p_t *packed, const struct netif *netif)
 
 // ---- Messages about a flow ----
 
-// lwIP's connection that a message tells of, if it really sent that segment.
-static struct tcp_pcb *find_sender(const struct ip_hdr *ip, const struct tcp_hdr *tcp)
+// lwIP's connection over interface `index` that a message tells of, if it really sent that segment.
+static struct tcp_pcb *find_sender(u8_t index, const struct ip_hdr *ip, const struct tcp_hdr *tcp)
 {
     u32_t seqno = lwip_ntohl(tcp->seqno);
     for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb; pcb = pcb->next)
-        if (pcb->local_port == lwip_ntohs(tcp->src) && pcb->remote_port == lwip_ntohs(tcp->dest) &&
+        if (pcb->netif_idx == index && pcb->local_port == lwip_ntohs(tcp->src) &&
+            pcb->remote_port == lwip_ntohs(tcp->dest) &&
             ip_2_ip4(&pcb->local_ip)->addr == ip->src.addr &&
             ip_2_ip4(&pcb->remote_ip)->addr == ip->dest.addr)
             return TCP_SEQ_BETWEEN(seqno, pcb->lastack, pcb->snd_nxt) ? pcb : NULL;
@@ -66,9 +67,9 @@ static struct tcp_pcb *find_sender(const struct ip_hdr *ip, const struct tcp_hdr
 }
 
 // "Fragmentation needed".
-static void lower_mss(const struct ip_hdr *about, const struct tcp_hdr *tcp, u16_t mtu)
+static void lower_mss(u8_t index, const struct ip_hdr *about, const struct tcp_hdr *tcp, u16_t mtu)
 {
-    struct tcp_pcb *pcb = find_sender(about, tcp);
+    struct tcp_pcb *pcb = find_sender(index, about, tcp);
     if (!pcb)
         return;
     stack_lower_mss(pcb, (u16_t)LWIP_MAX(mtu, MSS_MIN + IP_HLEN + TCP_HLEN) - IP_HLEN - TCP_HLEN);
@@ -109,7 +110,7 @@ static bool take_icmp(struct pbuf *p, struct netif *netif)
         icmp_is_intact(p)) {
         u16_t mtu;
         memcpy(&mtu, (const char *)icmp + 6, sizeof(mtu));
-        lower_mss(about, tcp, lwip_ntohs(mtu));
+        lower_mss(netif_get_index(netif), about, tcp, lwip_ntohs(mtu));
     }
     return false;
 }
@@ -127,6 +128,17 @@ static void take_fragment(struct pbuf *p, struct netif *netif)
 }
 
 // ---- All packets ----
+
+// DHCP answers before there is an address.
+static bool is_dhcp(const struct pbuf *p)
+{
+    const struct ip_hdr *ip = p->payload;
+    u16_t header = header_of(p), port;
+    if (IPH_PROTO(ip) != IP_PROTO_UDP || p->len < header + UDP_HLEN)
+        return false;
+    memcpy(&port, (const char *)ip + header + 2, sizeof(port));
+    return port == PP_HTONS(LWIP_IANA_PORT_DHCP_CLIENT);
+}
 
 // True: it was another core's.
 static bool take_datagram(struct pbuf *p, struct netif *netif)
@@ -153,8 +165,14 @@ static bool take_datagram(struct pbuf *p, struct netif *netif)
 int net_ip4_input(struct pbuf *p, struct netif *netif)
 {
     const struct ip_hdr *ip = p->payload;
-    const struct interface *interface = netif->state;
+    struct interface *interface = netif->state;
     if (p->len < IP_HLEN) { // lwIP would read on behind it
+        pbuf_free(p);
+        return 1;
+    }
+    // lwIP would take what is for another NIC's address.
+    if (!is_ours(&ip->dest, netif) && !is_for_all(&ip->dest, netif) && !is_dhcp(p)) {
+        interface->rx_not_mine++;
         pbuf_free(p);
         return 1;
     }

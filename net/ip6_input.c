@@ -100,8 +100,8 @@ static bool was_sent(struct netif *netif, const struct ip6_hdr *ip, const struct
     ip6_addr_assign_zone(&remote, IP6_UNICAST, netif);
     u32_t seqno = lwip_ntohl(tcp->seqno);
     for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb; pcb = pcb->next)
-        if (IP_IS_V6(&pcb->remote_ip) && pcb->local_port == lwip_ntohs(tcp->src) &&
-            pcb->remote_port == lwip_ntohs(tcp->dest) &&
+        if (IP_IS_V6(&pcb->remote_ip) && pcb->netif_idx == netif_get_index(netif) &&
+            pcb->local_port == lwip_ntohs(tcp->src) && pcb->remote_port == lwip_ntohs(tcp->dest) &&
             ip6_addr_eq(ip_2_ip6(&pcb->local_ip), &local) &&
             ip6_addr_eq(ip_2_ip6(&pcb->remote_ip), &remote))
             return TCP_SEQ_BETWEEN(seqno, pcb->lastack, pcb->snd_nxt);
@@ -278,8 +278,14 @@ int net_ip6_input(struct pbuf *p, struct netif *netif)
         whole = false;
         return 0;
     }
-    if (config.ip6 == CONFIG_IP6_OFF || p->len < IP6_HLEN) {
+    struct interface *interface = netif->state;
+    if (interface->settings.ip6 == CONFIG_IP6_OFF || p->len < IP6_HLEN) {
         drop(p, &refused);
+        return 1;
+    }
+    if (!ip6_addr_ismulticast(&ip->dest) && !is_mine(netif, &ip->dest)) {
+        interface->rx_not_mine++; // lwIP would take what is for another NIC's address
+        pbuf_free(p);
         return 1;
     }
     struct ip6_found found = {IP6_GOOD, IP6H_NEXTH(ip), IP6_HLEN};

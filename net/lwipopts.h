@@ -25,9 +25,9 @@
 
 // Link and addresses.
 #define LWIP_ARP 1
-#define ARP_TABLE_SIZE 64 // neighbours known at a time
-#define ARP_QUEUEING 1    // keep packets while an address is being resolved,
-#define ARP_QUEUE_LEN 8   // at most so many for one neighbour
+#define ARP_TABLE_SIZE 120 // neighbours known at a time, of all NICs
+#define ARP_QUEUEING 1     // keep packets while an address is being resolved,
+#define ARP_QUEUE_LEN 8    // at most so many for one neighbour
 #define ETHARP_SUPPORT_STATIC_ENTRIES 0
 #define LWIP_NETIF_STATUS_CALLBACK 1     // tells net/netif.c of an IPv4 address,
 #define LWIP_NETIF_EXT_STATUS_CALLBACK 1 // and net/address6.c of an IPv6 address
@@ -62,8 +62,8 @@
 #define IPV6_FRAG_COPYHEADER 1 // pointers are longer than a fragment header's spare room
 #define LWIP_ND6_NUM_NEIGHBORS 64
 #define LWIP_ND6_NUM_DESTINATIONS 64
-#define LWIP_ND6_NUM_PREFIXES 8
-#define LWIP_ND6_NUM_ROUTERS 4
+#define LWIP_ND6_NUM_PREFIXES 24 // of all NICs
+#define LWIP_ND6_NUM_ROUTERS 16
 #define MEMP_NUM_ND6_QUEUE 64 // packets that wait for any neighbour's address
 
 // TCP.
@@ -110,3 +110,4 @@
 #define SYS_STATS 0
 
 #define LWIP_HOOK_FILENAME "net/hooks.h"
+#define LWIP_HOOK_IP4_ROUTE_SRC net_ip4_route // makes ip4_route_src() a function

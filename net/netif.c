@@ -12,6 +12,8 @@
 #include "lwip/dhcp.h"
 #include "lwip/etharp.h"
 #include "lwip/ip4_frag.h"
+#include "lwip/priv/tcp_priv.h"
+#include "lwip/prot/dhcp.h"
 #include "net/address6.h"
 #include "net/interface.h"
 #include "net/stack.h"
@@ -71,7 +73,7 @@ static err_t netif_setup(struct netif *netif)
     netif->name[0] = 'e';
     netif->name[1] = 'n';
     netif->hostname = "dunlin";
-    netif->mtu = info->mtu;
+    netif->mtu = interface->mtu;
     netif->hwaddr_len = sizeof(info->mac);
     memcpy(netif->hwaddr, info->mac, sizeof(info->mac));
     netif->flags = NETIF_FLAG_BROADCAST | NETIF_FLAG_ETHARP | NETIF_FLAG_ETHERNET;
@@ -123,16 +125,35 @@ static struct interface *interface_new(struct nic *nic)
     return interface;
 }
 
-// Static addresses are for the first NIC; there is no way to say which others are meant.
-static void configure_addresses(struct interface *interface, bool first)
+// The addresses of [net] are for one NIC at a time: the first that comes when no other has them.
+static bool main_is_free(void)
 {
-    address6_start(&interface->netif, first);
-    if (config.dhcp || !first) {
+    const struct interface *i = interfaces;
+    while (i && !i->main)
+        i = i->next;
+    return !i;
+}
+
+static void read_settings(struct interface *interface)
+{
+    const struct nic_info *info = nic_info(interface->nic);
+    bool first = core_id() == 0 && main_is_free();
+    interface->main = config_of_nic(&config, info->mac, first, &interface->settings);
+    interface->mtu = LWIP_MIN(info->mtu, interface->settings.mtu);
+}
+
+// Core 0.
+static void configure_addresses(struct interface *interface)
+{
+    const struct nic_config *settings = &interface->settings;
+    address6_start(&interface->netif);
+    if (settings->dhcp) {
         if (dhcp_start(&interface->netif) != ERR_OK)
             log_error("net: %s: no memory for DHCP", nic_info(interface->nic)->name);
         return;
     }
-    ip4_addr_t address = {config.address}, mask = {config.netmask}, gateway = {config.gateway};
+    ip4_addr_t address = {settings->address}, mask = {settings->netmask},
+               gateway = {settings->gateway};
     netif_set_addr(&interface->netif, &address, &mask, &gateway);
 }
 
@@ -141,21 +162,50 @@ static void netif_attach(struct nic *nic)
     struct interface *interface = interface_new(nic);
     if (!interface)
         return;
-    bool first = !interfaces;
     nic_set_client_data(nic, interface);
+    read_settings(interface);
     netif_add_noaddr(&interface->netif, interface, netif_setup, share_input);
     interface->next = interfaces;
     interfaces = interface;
-    if (!netif_default)
-        netif_set_default(&interface->netif);
     netif_set_up(&interface->netif);
     flow_join(interface);
     share_join(interface);
     share6_join(interface);
     if (core_id() == 0)
-        configure_addresses(interface, first);
+        configure_addresses(interface);
     if (nic_info(nic)->link_up)
         netif_link(nic);
+}
+
+static struct tcp_pcb *find_connection(struct tcp_pcb *list, u8_t index)
+{
+    while (list && list->netif_idx != index)
+        list = list->next;
+    return list;
+}
+
+// Those who have them are told (ERR_ABRT); the peers cannot be.
+static void abort_connections(struct interface *interface)
+{
+    u8_t index = netif_get_index(&interface->netif);
+    for (struct tcp_pcb *pcb; (pcb = find_connection(tcp_active_pcbs, index));)
+        tcp_abandon(pcb, 0);
+    for (struct tcp_pcb *pcb; (pcb = find_connection(tcp_tw_pcbs, index));)
+        tcp_abandon(pcb, 0);
+}
+
+// Without lwIP's ways: it would abort the connections of another NIC with the same address, and speak
+// to a DHCP server that cannot be reached.
+static void forget_addresses(struct interface *interface)
+{
+    struct dhcp *dhcp = netif_dhcp_data(&interface->netif);
+    if (dhcp && dhcp_supplied_address(&interface->netif))
+        dhcp->state = DHCP_STATE_INIT;
+    dhcp_stop(&interface->netif);
+    dhcp_cleanup(&interface->netif);
+    ip4_addr_set_zero(ip_2_ip4(&interface->netif.ip_addr));
+    for (unsigned i = 0; i < LWIP_IPV6_NUM_ADDRESSES; i++)
+        interface->netif.ip6_addr_state[i] = IP6_ADDR_INVALID;
 }
 
 static void netif_detach(struct nic *nic)
@@ -169,13 +219,9 @@ static void netif_detach(struct nic *nic)
     *link = interface->next;
     share_leave(interface);
     share6_leave(interface);
-    if (core_id() == 0) {
-        dhcp_stop(&interface->netif);
-        dhcp_cleanup(&interface->netif);
-    }
-    netif_remove(&interface->netif); // aborts the connections that use its address
-    if (!netif_default && interfaces)
-        netif_set_default(&interfaces->netif);
+    abort_connections(interface);
+    forget_addresses(interface);
+    netif_remove(&interface->netif);
     interface_drop_queue(interface);
     // What is left on loan waits in the reassembly of fragments: let all of it grow too old.
     for (int age = 0; age <= IP_REASS_MAXAGE; age++)
@@ -217,6 +263,7 @@ static const struct counter {
     {"rx_bad_checksum", offsetof(struct interface, rx_bad_checksum)},
     {"rx_bad_length", offsetof(struct interface, rx_bad_length)},
     {"rx_no_memory", offsetof(struct interface, rx_no_memory)},
+    {"rx_not_mine", offsetof(struct interface, rx_not_mine)},
     {"tx_frames", offsetof(struct interface, tx_frames)},
     {"tx_bytes", offsetof(struct interface, tx_bytes)},
     {"tx_held", offsetof(struct interface, tx_held)},

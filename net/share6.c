@@ -22,9 +22,9 @@
 
 struct address6 {
     const struct nic *nic;
-    uint8_t address[16];
-    uint8_t index, state; // state: IP6_ADDR_PREFERRED, _DEPRECATED or _INVALID
-    bool by_hand, gateway;
+    uint8_t address[16], gateway[16]; // gateway: of the settings
+    uint8_t index, state;             // state: IP6_ADDR_PREFERRED, _DEPRECATED or _INVALID
+    bool by_hand;
 };
 
 struct neighbor6 {
@@ -66,7 +66,7 @@ static void take_address(const void *data)
     s8_t i = (s8_t)from->index;
     ip6_addr_t address;
     read_address(&address, from->address, netif);
-    interface->shared6.gateway = from->gateway;
+    memcpy(interface->settings.gateway6, from->gateway, sizeof(from->gateway));
     if (!ip6_addr_eq(&address, netif_ip6_addr(netif, i)))
         netif_ip6_addr_set_state(netif, i, IP6_ADDR_INVALID);
     netif_ip6_addr_set(netif, i, &address);
@@ -183,8 +183,8 @@ static bool post_addresses(const struct interface *interface, unsigned core)
         struct address6 message = {.nic = interface->nic,
                                    .index = (uint8_t)i,
                                    .state = ip6_addr_isvalid(state) ? state : IP6_ADDR_INVALID,
-                                   .by_hand = netif_ip6_addr_isstatic(netif, i),
-                                   .gateway = interface->shared6.gateway};
+                                   .by_hand = netif_ip6_addr_isstatic(netif, i)};
+        memcpy(message.gateway, interface->settings.gateway6, sizeof(message.gateway));
         memcpy(message.address, netif_ip6_addr(netif, i)->addr, 16);
         posted &= message_post(core, take_address, &message, sizeof(message));
     }

@@ -24,8 +24,7 @@ struct router6 {
     bool has_prefix;
 };
 
-struct shared6 {     // part of struct interface; of core 0's unless said otherwise
-    bool gateway;    // the configuration's gateway6 is for this interface; any core's
+struct shared6 {     // part of struct interface; core 0's
     uint64_t untold; // a bit for each core that does not know the addresses yet
     struct {
         struct router6 router;

@@ -33,6 +33,7 @@
 #include "net/ip6_input.h"
 #include "net/net.h"
 #include "net/options.h"
+#include "net/route.h"
 #include "net/sender.h"
 #include "net/services/service.h"
 #include "net/steer.h"
@@ -131,7 +132,7 @@ u32_t net_tcp_isn(const ip_addr_t *local, u16_t local_port, const ip_addr_t *rem
 err_t stack_tcp_connect(struct tcp_pcb *pcb, const ip_addr_t *remote, u16_t remote_port,
                         tcp_connected_fn connected)
 {
-    struct netif *netif = ip_route(&pcb->local_ip, remote);
+    struct netif *netif = route_to(remote);
     const ip_addr_t *local = netif ? ip_netif_get_local_ip(netif, remote) : NULL;
     if (!local)
         return ERR_RTE;
@@ -139,6 +140,7 @@ err_t stack_tcp_connect(struct tcp_pcb *pcb, const ip_addr_t *remote, u16_t remo
     put_address(tuple, local);
     put_address(tuple + 4, remote);
     uint64_t offset = siphash24(port_key, tuple, sizeof(tuple));
+    tcp_bind_netif(pcb, netif);
     const ip_addr_t *any = IP_IS_V6(remote) ? IP6_ADDR_ANY : IP4_ADDR_ANY;
     for (unsigned i = 0; i < PORT_TRIES; i++) {
         u16_t port = (u16_t)(PORT_FIRST + (offset + port_counter++) % PORT_COUNT);
@@ -337,7 +339,7 @@ static struct stats_source tcp_stats = {.name = "tcp", .write = write_tcp_stats}
 // ten times a second for the groups that only core 0 joins.
 static bool is_needless(lwip_cyclic_timer_handler timer)
 {
-    if (config.ip6 == CONFIG_IP6_OFF &&
+    if (config.net.ip6 == CONFIG_IP6_OFF && !config.nic_count &&
         (timer == nd6_tmr || timer == ip6_reass_tmr || timer == mld6_tmr))
         return true;
     return core_id() != 0 &&

@@ -235,14 +235,14 @@ void interface_tcp_out(const struct tcp_pcb *pcb, const struct tcp_hdr *header, 
 err_t interface_output(struct netif *netif, struct pbuf *p, const ip4_addr_t *address)
 {
     const struct interface *interface = netif->state;
-    netif->mtu = nic_info(interface->nic)->mtu;
+    netif->mtu = interface->mtu;
     return etharp_output(netif, p, address);
 }
 
 err_t interface_output6(struct netif *netif, struct pbuf *p, const ip6_addr_t *address)
 {
     struct interface *interface = netif->state;
-    netif->mtu = nic_info(interface->nic)->mtu;
+    netif->mtu = interface->mtu;
     restore_path_mtu();
     if (ip6_addr_ismulticast(address))
         return ethip6_output(netif, p, address);

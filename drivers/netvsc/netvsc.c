@@ -393,6 +393,7 @@ static int probe(struct vmbus_device *device)
     if (!nic)
         return -ENOMEM;
     nic->device = device;
+    memcpy(nic->info.instance, &device->instance_id, sizeof(nic->info.instance));
     nic->info.name = names[index];
     nic->info.index = index;
     nic->info.channels = 1;

@@ -68,6 +68,7 @@ enum nic_tx_result {
 #define NIC_TABLE_SIZE 128 // see nic_flow_hash()
 
 struct nic_info {
+    uint8_t instance[16]; // the device's GUID, as the host sent it: stays when the NIC comes again
     uint8_t mac[6];
     uint16_t mtu;       // IP MTU that host and configuration agree on
     uint64_t speed_bps; // 0: unknown

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The kernel's services for net/ on Linux, and the program: starts the stack on a TAP device and runs
-// its loop. On standard input it takes the commands `stats`, `remove NIC`, `wish CORE` and those that
-// net/ adds.
+// its loop. On standard input it takes the commands `stats`, `remove NIC`, `add NIC`, `up NIC`,
+// `down NIC`, `wish CORE` and those that net/ adds.
 #include <arpa/inet.h>
 #include <getopt.h>
 #include <malloc.h>
@@ -36,7 +36,7 @@
 #pragma GCC diagnostic pop
 
 struct config config = {.log_level = LOG_INFO,
-                        .dhcp = true,
+                        .net = {.dhcp = true, .mtu = 1500},
                         .mtu = 1500,
                         .iperf3_port = 5201,
                         .echo = true,
@@ -240,6 +240,12 @@ static void run_command(const char *line)
         native_nic_wish(0, number);
     else if (sscanf(line, "remove %u", &number) == 1 && number < NATIVE_NICS)
         native_nic_remove(number);
+    else if (sscanf(line, "add %u", &number) == 1 && number < NATIVE_NICS)
+        native_nic_add(number);
+    else if (sscanf(line, "up %u", &number) == 1 && number < NATIVE_NICS)
+        native_nic_link(number, true);
+    else if (sscanf(line, "down %u", &number) == 1 && number < NATIVE_NICS)
+        native_nic_link(number, false);
     for (const struct console_command *c = commands; c; c = c->next)
         if (strlen(c->name) == name && !strncmp(line, c->name, name))
             c->run(line + name + strspn(line + name, " "));
@@ -294,17 +300,46 @@ _Noreturn void loop_run(void)
 
 // ---- The program ----
 
-static void set_address(const char *text)
+static void set_address(struct nic_config *nic, const char *text)
 {
     char address[32];
     unsigned bits;
     if (sscanf(text, "%31[^/]/%u", address, &bits) != 2 || bits < 1 || bits > 32) {
-        fprintf(stderr, "native: --address wants a.b.c.d/prefix\n");
+        fprintf(stderr, "native: an address is a.b.c.d/prefix\n");
         exit(2);
     }
-    config.dhcp = false;
-    config.address = inet_addr(address);
-    config.netmask = htonl(~0u << (32 - bits));
+    nic->dhcp = false;
+    nic->address = inet_addr(address);
+    nic->netmask = htonl(~0u << (32 - bits));
+}
+
+// "N,key=value,...": as a section [nic MAC] of dunlin.conf for NIC N.
+static void add_section(char *text)
+{
+    struct config_nic *nic = &config.nics[config.nic_count++];
+    unsigned number = (unsigned)atoi(strsep(&text, ","));
+    *nic = (struct config_nic){.mac = {2, 0, 0, 0x5e, 0, (uint8_t)(2 + number)}};
+    for (char *key; (key = strsep(&text, ","));) {
+        char *value = strchr(key, '=');
+        if (!value) {
+            fprintf(stderr, "native: --nic wants NUMBER,key=value,...\n");
+            exit(2);
+        }
+        *value++ = 0;
+        if (!strcmp(key, "address")) {
+            nic->named |= 1 << KEY_ADDRESS;
+            set_address(&nic->own, value);
+        } else if (!strcmp(key, "gateway")) {
+            nic->named |= 1 << KEY_GATEWAY;
+            nic->own.gateway = inet_addr(value);
+        } else if (!strcmp(key, "mtu")) {
+            nic->named |= 1 << KEY_MTU;
+            nic->own.mtu = (uint16_t)atoi(value);
+        } else if (!strcmp(key, "metric")) {
+            nic->named |= 1 << KEY_METRIC;
+            nic->own.metric = (uint16_t)atoi(value);
+        }
+    }
 }
 
 static void set_address6(const char *text)
@@ -312,32 +347,25 @@ static void set_address6(const char *text)
     char address[64];
     unsigned bits;
     if (sscanf(text, "%63[^/]/%u", address, &bits) != 2 || bits != 64 ||
-        inet_pton(AF_INET6, address, config.address6) != 1) {
+        inet_pton(AF_INET6, address, config.net.address6) != 1) {
         fprintf(stderr, "native: --address6 wants address/64\n");
         exit(2);
     }
-    config.ip6 = CONFIG_IP6_STATIC;
+    config.net.ip6 = CONFIG_IP6_STATIC;
 }
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"tap", required_argument, 0, 't'},
-                                            {"address", required_argument, 0, 'a'},
-                                            {"mtu", required_argument, 0, 'm'},
-                                            {"faults", required_argument, 0, 'f'},
-                                            {"offload", no_argument, 0, 'o'},
-                                            {"debug", no_argument, 0, 'd'},
-                                            {"no-large-send", no_argument, 0, 'S'},
-                                            {"no-large-receive", no_argument, 0, 'R'},
-                                            {"seed", required_argument, 0, 's'},
-                                            {"memory", required_argument, 0, 'M'},
-                                            {"losses", required_argument, 0, 'l'},
-                                            {"address6", required_argument, 0, '6'},
-                                            {"gateway6", required_argument, 0, 'g'},
-                                            {"wire", required_argument, 0, 'w'},
-                                            {"cores", required_argument, 0, 'c'},
-                                            {"reno", no_argument, 0, 'r'},
-                                            {0}};
+    static const struct option options[] = {
+        {"tap", required_argument, 0, 't'},      {"address", required_argument, 0, 'a'},
+        {"mtu", required_argument, 0, 'm'},      {"faults", required_argument, 0, 'f'},
+        {"offload", no_argument, 0, 'o'},        {"debug", no_argument, 0, 'd'},
+        {"no-large-send", no_argument, 0, 'S'},  {"no-large-receive", no_argument, 0, 'R'},
+        {"seed", required_argument, 0, 's'},     {"memory", required_argument, 0, 'M'},
+        {"losses", required_argument, 0, 'l'},   {"nic", required_argument, 0, 'n'},
+        {"address6", required_argument, 0, '6'}, {"gateway6", required_argument, 0, 'g'},
+        {"wire", required_argument, 0, 'w'},     {"cores", required_argument, 0, 'c'},
+        {"reno", no_argument, 0, 'r'},           {0}};
     unsigned taps = 0;
     bool large_send = true, large_receive = true;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -346,13 +374,15 @@ int main(int argc, char **argv)
         else if (c == 'M')
             memory_bytes = (size_t)atoi(optarg) << 20;
         else if (c == 'a')
-            set_address(optarg);
+            set_address(&config.net, optarg);
+        else if (c == 'n')
+            add_section(optarg);
         else if (c == '6')
             set_address6(optarg);
-        else if (c == 'g' && inet_pton(AF_INET6, optarg, config.gateway6) == 1)
+        else if (c == 'g' && inet_pton(AF_INET6, optarg, config.net.gateway6) == 1)
             continue;
         else if (c == 'm')
-            config.mtu = (uint16_t)atoi(optarg);
+            config.mtu = config.net.mtu = (uint16_t)atoi(optarg);
         else if (c == 'f')
             native_options.faults = (unsigned)atoi(optarg);
         else if (c == 'c')
@@ -377,9 +407,10 @@ int main(int argc, char **argv)
             return 2;
     }
     if (!taps) {
-        fprintf(stderr, "usage: dunlin-native --tap NAME [--tap NAME] [--address A/P] [--memory "
-                        "MB] [--mtu N] [--offload [--no-large-send] [--no-large-receive]]"
-                        " [--faults N] [--losses N] [--wire delay=MS,...] [--reno] [--seed N] "
+        fprintf(stderr, "usage: dunlin-native --tap NAME [--tap NAME ...] [--address A/P] "
+                        "[--nic NUMBER,key=value,...] [--memory MB] [--mtu N] "
+                        "[--offload [--no-large-send] [--no-large-receive]] [--faults N] [--losses "
+                        "N] [--wire delay=MS,...] [--reno] [--seed N] "
                         "[--debug]\n");
         return 2;
     }

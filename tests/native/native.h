@@ -5,7 +5,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#define NATIVE_NICS 2
+#define NATIVE_NICS 8 // NIC N has the MAC address 02:00:00:5e:00:02 + N
 #define NATIVE_CORES 8
 
 struct native_wire { // what happens to segments on their way out, by wire.c
@@ -53,5 +53,7 @@ void native_loop_remove(struct poller *p);
 // As if the host wanted all flows of a NIC on one core.
 void native_nic_wish(unsigned number, unsigned core);
 
-// Removes a NIC as if the host had.
+// Removes a NIC as if the host had; plugs it in again; takes its cable out or puts it in.
 void native_nic_remove(unsigned number);
+void native_nic_add(unsigned number);
+void native_nic_link(unsigned number, bool up);

@@ -62,7 +62,7 @@ struct nic {
     struct side sides[NATIVE_CORES];
 };
 
-static struct nic nics[NATIVE_NICS] = {{.fd = -1}, {.fd = -1}};
+static struct nic nics[NATIVE_NICS] = {[0 ... NATIVE_NICS - 1] = {.fd = -1}};
 
 static struct side *mine(struct nic *n)
 {
@@ -192,7 +192,8 @@ static void write_frame(struct nic *n, const struct nic_tx *tx)
     }
     if (sum != tx->len || tx->count == 0)
         abort();
-    if (native_options.losses && (unsigned)rand() % native_options.losses == 0)
+    if (!n->info.link_up ||
+        (native_options.losses && (unsigned)rand() % native_options.losses == 0))
         return;
     if (native_options.wire.on)
         native_wire_send(n->fd, iov, (int)tx->count + 1);
@@ -261,6 +262,8 @@ static bool receive_frame(struct nic *n)
     ssize_t got = readv(n->fd, iov, 1 + (int)room);
     if (got <= (ssize_t)sizeof(header))
         return false;
+    if (!n->info.link_up)
+        return true; // lost
     struct nic_piece *pieces = section->pieces;
     struct nic_frame frame = {.pieces = pieces,
                               .len = (uint32_t)(got - (ssize_t)sizeof(header)),
@@ -376,7 +379,8 @@ static void leave(void *arg)
 
 static void start(unsigned number, const struct nic_client *client)
 {
-    static const char *const names[NATIVE_NICS] = {"nic0", "nic1"};
+    static const char *const names[NATIVE_NICS] = {"nic0", "nic1", "nic2", "nic3",
+                                                   "nic4", "nic5", "nic6", "nic7"};
     struct nic *n = &nics[number];
     open_tap(n, native_options.taps[number]);
     n->client = client;
@@ -385,6 +389,7 @@ static void start(unsigned number, const struct nic_client *client)
     for (unsigned i = 0; i < SECTIONS; i++)
         n->sections[i].bytes = malloc(PIECES_MAX * (n->piece_bytes + PIECE_GAP));
     n->info = (struct nic_info){
+        .instance = {[15] = (uint8_t)number},
         .mac = {2, 0, 0, 0x5e, 0, (uint8_t)(2 + number)},
         .mtu = config.mtu,
         .link_up = true,
@@ -397,7 +402,7 @@ static void start(unsigned number, const struct nic_client *client)
         .name = names[number],
         .index = number};
     for (unsigned core = 0; core < core_count(); core++)
-        n->sides[core].waiting_end = &n->sides[core].waiting;
+        n->sides[core] = (struct side){.waiting_end = &n->sides[core].waiting};
     for (unsigned core = 0; core < core_count(); core++)
         core_call(core, join, n);
 }
@@ -427,4 +432,22 @@ void native_nic_remove(unsigned number)
     for (unsigned i = 0; i < SECTIONS; i++)
         free(n->sections[i].bytes);
     free(n->sections);
+}
+
+void native_nic_add(unsigned number)
+{
+    start(number, nics[number].client);
+}
+
+static void link_changed(void *arg)
+{
+    struct nic *n = arg;
+    n->client->link(n);
+}
+
+void native_nic_link(unsigned number, bool up)
+{
+    nics[number].info.link_up = up;
+    for (unsigned core = 0; core < core_count(); core++)
+        core_call(core, link_changed, &nics[number]);
 }

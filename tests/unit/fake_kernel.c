@@ -37,7 +37,8 @@ struct fiber {
     int result; // of the wait
 };
 
-struct config config = {.mtu = 1500,
+struct config config = {.net = {.dhcp = true, .mtu = 1500},
+                        .mtu = 1500,
                         .receive_buffer = 256 << 10,
                         .send_buffer = 128 << 10,
                         .ring = 32 << 10,

@@ -4,6 +4,7 @@
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <stdio.h>
 #include <string.h>
 
 #include <cmocka.h>
@@ -49,8 +50,10 @@ static void test_empty_gives_defaults(void **state)
 
     (void)state;
     assert_int_equal(parse("", &c).count, 0);
-    assert_true(c.dhcp);
+    assert_true(c.net.dhcp);
+    assert_int_equal(c.net.mtu, 1500);
     assert_int_equal(c.mtu, 1500);
+    assert_int_equal(c.nic_count, 0);
     assert_int_equal(c.iperf3_port, 5201);
     assert_true(c.checksum && c.lso && c.rsc);
     assert_int_equal(c.log_level, LOG_INFO);
@@ -75,13 +78,13 @@ static void test_every_key(void **state)
                              &c);
     assert_int_equal(r.count, 0);
     assert_int_equal(c.log_level, LOG_DEBUG);
-    assert_false(c.dhcp);
-    assert_int_equal(c.address, ip(192, 168, 7, 9));
-    assert_int_equal(c.netmask, ip(255, 255, 240, 0));
-    assert_int_equal(c.gateway, ip(192, 168, 0, 1));
-    assert_int_equal(c.ip6, CONFIG_IP6_STATIC);
-    assert_memory_equal(c.address6, "\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x05", 16);
-    assert_memory_equal(c.gateway6, "\xfe\x80\0\0\0\0\0\0\0\0\0\0\0\0\0\x01", 16);
+    assert_false(c.net.dhcp);
+    assert_int_equal(c.net.address, ip(192, 168, 7, 9));
+    assert_int_equal(c.net.netmask, ip(255, 255, 240, 0));
+    assert_int_equal(c.net.gateway, ip(192, 168, 0, 1));
+    assert_int_equal(c.net.ip6, CONFIG_IP6_STATIC);
+    assert_memory_equal(c.net.address6, "\x20\x01\x0d\xb8\0\0\0\0\0\0\0\0\0\0\0\x05", 16);
+    assert_memory_equal(c.net.gateway6, "\xfe\x80\0\0\0\0\0\0\0\0\0\0\0\0\0\x01", 16);
     assert_int_equal(c.mtu, 9000);
     assert_true(c.reno);
     assert_int_equal(c.receive_buffer, 31u << 20);
@@ -132,6 +135,12 @@ static void test_bad_values_keep_defaults(void **state)
         "[services]\ndiscard =\n",
         "[system]\non-panic = cry\n",
         "[system]\nspin = 1000001\n",
+        "[net]\nmetric = 10000\n",
+        "[nic]\nmtu = 1500\n",
+        "[nic 00:15:5d:01:02]\nmtu = 1500\n",
+        "[nic 00:15-5d:01-02:03]\nmtu = 1500\n",
+        "[nic 00:15:5d:01:02:03:]\nmtu = 1500\n",
+        "[nic 00155d01020g]\nmtu = 1500\n",
         "[net]\nmut = 1500\n",
         "[net]\njust words\n",
     };
@@ -182,7 +191,7 @@ static void test_ip6_addresses(void **state)
         strcat(text, cases[i].text);
         unsigned bad = parse(text, &c).count;
         assert_int_equal(bad, memcmp(cases[i].bytes, refused, 16) ? 0 : 1);
-        assert_memory_equal(c.gateway6, cases[i].bytes, 16);
+        assert_memory_equal(c.net.gateway6, cases[i].bytes, 16);
     }
 }
 
@@ -215,6 +224,62 @@ static void test_malformed_syntax(void **state)
     assert_int_equal(r.lines[0], 1);
 }
 
+static struct nic_config of(const struct config *c, uint8_t last_byte, bool first, bool gets)
+{
+    const uint8_t mac[6] = {0x00, 0x15, 0x5d, 0x01, 0x02, last_byte};
+    struct nic_config nic;
+
+    assert_int_equal(config_of_nic(c, mac, first, &nic), gets);
+    return nic;
+}
+
+static void test_sections_of_nics(void **state)
+{
+    static const char text[] = "[nic 00:15:5d:01:02:03]\naddress = 10.0.0.3/8\nmtu = 9000\n"
+                               "[nic 00-15-5D-01-02-04]\nmetric = 7\naddress6 = off\n"
+                               "[nic 00155D010205]\ngateway = 1.2.3.4\n"
+                               "[net]\naddress = 10.9.0.1/16\ngateway = 10.9.0.2\nmtu = 1400\n"
+                               "address6 = fd00::1/64\nmetric = 3\n";
+    struct config c;
+
+    (void)state;
+    assert_int_equal(parse(text, &c).count, 0);
+    assert_int_equal(c.nic_count, 3);
+    assert_int_equal(c.mtu, 9000);
+    struct nic_config nic = of(&c, 3, true, false);
+    assert_false(nic.dhcp);
+    assert_int_equal(nic.address, ip(10, 0, 0, 3));
+    assert_int_equal(nic.gateway, 0); // that of [net] goes with its address
+    assert_int_equal(nic.mtu, 9000);
+    assert_int_equal(nic.metric, 3);
+    assert_int_equal(nic.ip6, CONFIG_IP6_AUTO);
+    nic = of(&c, 4, true, false);
+    assert_true(nic.dhcp && nic.ip6 == CONFIG_IP6_OFF && nic.metric == 7 && nic.mtu == 1400);
+    nic = of(&c, 5, true, true);
+    assert_int_equal(nic.address, ip(10, 9, 0, 1));
+    assert_int_equal(nic.gateway, ip(1, 2, 3, 4));
+    nic = of(&c, 6, true, true); // no section
+    assert_int_equal(nic.address, ip(10, 9, 0, 1));
+    assert_int_equal(nic.gateway, ip(10, 9, 0, 2));
+    assert_int_equal(nic.ip6, CONFIG_IP6_STATIC);
+    nic = of(&c, 6, false, false);
+    assert_true(nic.dhcp && !nic.address && !nic.gateway && nic.ip6 == CONFIG_IP6_AUTO);
+}
+
+static void test_more_nics_than_room(void **state)
+{
+    char text[(CONFIG_NICS + 1) * 48], *at = text;
+    struct config c;
+
+    (void)state;
+    for (unsigned i = 0; i <= CONFIG_NICS; i++)
+        at += sprintf(at, "[nic 00155d0102%02x]\nmetric = %u\n", i, i);
+    struct reports r = parse(text, &c);
+    assert_int_equal(r.count, 1);
+    assert_int_equal(r.lines[0], 2 * (CONFIG_NICS + 1));
+    assert_int_equal(c.nic_count, CONFIG_NICS);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -222,6 +287,8 @@ int main(void)
         cmocka_unit_test(test_every_key),
         cmocka_unit_test(test_bad_values_keep_defaults),
         cmocka_unit_test(test_ip6_addresses),
+        cmocka_unit_test(test_sections_of_nics),
+        cmocka_unit_test(test_more_nics_than_room),
         cmocka_unit_test(test_a_bad_line_does_not_hide_the_rest),
         cmocka_unit_test(test_malformed_syntax),
     };

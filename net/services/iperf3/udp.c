@@ -68,7 +68,8 @@ static struct netif *netif_of(const struct udp_stream *u)
 static struct udp_stream *find(const ip_addr_t *remote, uint16_t port)
 {
     for (struct udp_stream *u = streams; u; u = u->next)
-        if (u->port == port && ip_addr_eq(&u->remote, remote))
+        if (u->port == port && u->netif == netif_get_index(ip_current_input_netif()) &&
+            ip_addr_eq(&u->remote, remote))
             return u;
     return NULL;
 }

@@ -116,9 +116,9 @@ static void start(bool large)
     config.receive_buffer = 4 << 20;
     config.send_buffer = 1 << 20;
     config.ring = 128 << 10;
-    config.dhcp = false;
-    config.address = __builtin_bswap32(GUEST_ADDRESS);
-    config.netmask = __builtin_bswap32(0xffffff00);
+    config.net.dhcp = false;
+    config.net.address = __builtin_bswap32(GUEST_ADDRESS);
+    config.net.netmask = __builtin_bswap32(0xffffff00);
     config.discard = true;
     config.iperf3_port = 5201;
     config.lso = config.rsc = large;

@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: BSD-2-Clause
+// Which keys of dunlin.conf count for a NIC: its own section's or those of [net]. Pure; called by net/
+// when a NIC comes, and by the parser.
+#include <string.h>
+
+#include "kernel/config.h"
+
+unsigned config_find_nic(const struct config *config, const uint8_t mac[6])
+{
+    unsigned i = 0;
+
+    while (i < config->nic_count && memcmp(config->nics[i].mac, mac, 6) != 0)
+        i++;
+    return i;
+}
+
+static void take_own(const struct config_nic *nic, struct nic_config *out)
+{
+    const struct nic_config *own = &nic->own;
+
+    if (nic->named & 1u << KEY_ADDRESS) {
+        out->dhcp = own->dhcp;
+        out->address = own->address;
+        out->netmask = own->netmask;
+    }
+    if (nic->named & 1u << KEY_GATEWAY)
+        out->gateway = own->gateway;
+    if (nic->named & 1u << KEY_ADDRESS6) {
+        out->ip6 = own->ip6;
+        memcpy(out->address6, own->address6, sizeof(out->address6));
+    }
+    if (nic->named & 1u << KEY_GATEWAY6)
+        memcpy(out->gateway6, own->gateway6, sizeof(out->gateway6));
+    if (nic->named & 1u << KEY_MTU)
+        out->mtu = own->mtu;
+    if (nic->named & 1u << KEY_METRIC)
+        out->metric = own->metric;
+}
+
+bool config_of_nic(const struct config *config, const uint8_t mac[6], bool first,
+                   struct nic_config *out)
+{
+    const unsigned addresses = 1u << KEY_ADDRESS | 1u << KEY_ADDRESS6;
+    unsigned at = config_find_nic(config, mac);
+    const struct config_nic *nic = at < config->nic_count ? &config->nics[at] : NULL;
+    bool gets = first && !(nic && nic->named & addresses);
+
+    *out = config->net;
+    if (!gets) {
+        out->dhcp = true;
+        out->address = out->netmask = out->gateway = 0;
+        out->ip6 = out->ip6 == CONFIG_IP6_OFF ? CONFIG_IP6_OFF : CONFIG_IP6_AUTO;
+        memset(out->address6, 0, sizeof(out->address6));
+        memset(out->gateway6, 0, sizeof(out->gateway6));
+    }
+    if (nic)
+        take_own(nic, out);
+    return gets;
+}

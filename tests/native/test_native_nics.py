@@ -1,0 +1,230 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""Eight NICs of the network stack, built for Linux with sanitizers: each with its own addresses, way
+and MTU; what came in on one leaves by it; one that goes takes only its own connections along."""
+
+import contextlib
+import os
+import re
+import socket
+import struct
+import subprocess
+import time
+
+import pytest
+
+from packets import checksum, ip4
+from program import Native, build, run, setns
+
+NICS = 8
+TWIN = "10.99.0.2"  # the address of both of the last two, which are on networks of their own
+ECHO = 7
+
+
+def mac(number):
+    return bytes([2, 0, 0, 0x5e, 0, 2 + number])
+
+
+class Far:
+    """A network namespace with one end of the program's cables."""
+
+    def __init__(self, native, tap, address):
+        self.name = f"{native.namespace}-{tap}"
+        run("ip", "netns", "add", self.name)
+        run("ip", "-n", native.namespace, "link", "set", tap, "netns", self.name)
+        run("ip", "-n", self.name, "addr", "add", address, "dev", tap)
+        run("ip", "-n", self.name, "link", "set", tap, "up")
+
+    def enter(self, make):
+        with open(f"/run/netns/{self.name}", encoding="ascii") as there, \
+                open("/proc/self/ns/net", encoding="ascii") as home:
+            setns(there.fileno())
+            try:
+                return make()
+            finally:
+                setns(home.fileno())
+
+    def close(self):
+        run("ip", "netns", "del", self.name)
+
+
+@pytest.fixture(scope="module")
+def native():
+    build()
+    options = []
+    for number in range(1, NICS):
+        address = f"{TWIN}/24" if number >= NICS - 2 else f"10.77.{number}.2/24"
+        metric = 1 if number == 4 else 5
+        options += ["--nic", f"{number},address={address},gateway=10.77.{number}.1,metric={metric}"]
+    options += ["--nic", "0,metric=9"]
+    program = Native(*options, "--cores", 2, "--offload", taps=NICS)
+    for number in range(NICS):
+        program.wait_log(rf"net: nic{number}: address ".encode())
+    yield program
+    program.close()
+
+
+@pytest.fixture(scope="module")
+def twins(native):
+    """Two networks with the same addresses on them."""
+    ends = [Far(native, f"tap{number}", "10.99.0.1/24") for number in (NICS - 2, NICS - 1)]
+    yield ends
+    for end in ends:
+        end.close()
+
+
+def client(address, port=0):
+    sock = socket.socket()
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    sock.bind(("", port))
+    sock.settimeout(10)
+    sock.connect((address, ECHO))
+    return sock
+
+
+def check(sock, text=b"there and back"):
+    sock.sendall(text)
+    back = b""
+    while len(back) < len(text):
+        part = sock.recv(65536)
+        assert part, "closed"
+        back += part
+    assert back == text
+
+
+def raw(native, tap, ethertype):
+    def make():
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ethertype))
+        sock.bind((tap, 0))
+        sock.settimeout(10)
+        return sock
+    return native.enter(make)
+
+
+def nic(native, number):
+    return native.stats()["net"][f"nic{number}"]
+
+
+def wait_for(condition, what, timeout=15):
+    end = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.05)
+
+
+def test_each_serves(native):
+    for number in range(NICS - 2):
+        before = nic(native, number)["tx_frames"]
+        with native.enter(lambda n=number: client(f"10.77.{n}.2")) as sock:
+            check(sock, os.urandom(20000))
+        assert nic(native, number)["tx_frames"] > before
+    done = native.iperf3("-t", "1", "-P", "2")
+    assert done["end"]["sum_received"]["bytes"] > 0
+
+
+def test_not_for_this_nic(native):
+    """What is for the address of another NIC is dropped, whatever it is, and counted."""
+    echo = struct.pack("!BBHHH", 8, 0, 0, 1, 1)
+    echo = echo[:2] + struct.pack("!H", checksum(echo)) + echo[4:]
+    syn = struct.pack("!HHIIBBHHH", 40000, ECHO, 1, 0, 5 << 4, 2, 8192, 0, 0)
+    before, sent = nic(native, 0)["rx_not_mine"], [nic(native, n)["tx_frames"] for n in range(4)]
+    with raw(native, "tap0", 0x800) as sock:
+        for packet in (ip4(1, echo, "10.77.0.1", "10.77.3.2"), ip4(6, syn, "10.77.3.1", "10.77.3.2"),
+                       ip4(1, echo, "10.77.3.1", "10.77.3.255"), ip4(17, syn, "10.77.0.1", "10.77.3.2")):
+            sock.send(mac(0) + bytes(6) + b"\x08\x00" + packet)
+    wait_for(lambda: nic(native, 0)["rx_not_mine"] == before + 4, "four packets dropped")
+    assert [nic(native, n)["tx_frames"] for n in range(4)] == sent
+
+
+def test_arp_only_for_its_own(native):
+    def question(address):
+        return (b"\xff" * 6 + bytes(6) + b"\x08\x06" + struct.pack("!HHBBH", 1, 0x800, 6, 4, 1) +
+                bytes([2, 9, 9, 9, 9, 9]) + socket.inet_aton("10.77.0.77") + bytes(6) +
+                socket.inet_aton(address))
+    with raw(native, "tap0", 0x806) as sock:
+        sock.send(question("10.77.3.2"))
+        sock.send(question("10.77.0.2"))
+        while True:
+            frame = sock.recv(2048)
+            if frame[6:12] == mac(0) and frame[20:22] == b"\0\2":
+                break
+    assert frame[28:32] == socket.inet_aton("10.77.0.2")  # the first answer is the second's
+
+
+def first_syn(socks, timeout=10):
+    """From which of these a TCP segment to port 9999 comes first."""
+    end = time.monotonic() + timeout
+    while time.monotonic() < end:
+        for number, sock in socks.items():
+            with contextlib.suppress(BlockingIOError):
+                frame = sock.recv(2048)
+                if frame[23] == 6 and frame[36:38] == struct.pack("!H", 9999):
+                    return number, socket.inet_ntoa(frame[26:30])
+        time.sleep(0.01)
+    raise AssertionError("no connection was tried")
+
+
+@pytest.mark.parametrize("target, down, expected", [
+    ("10.77.2.77", [], 2),  # it is there on the link
+    ("192.0.2.1", [], 4),  # the least metric
+    ("192.0.2.2", [4], 1),  # of the same metric the lowest number
+], ids=["link", "metric", "number"])
+def test_way_out(native, target, down, expected):
+    run("ip", "-n", native.namespace, "addr", "add", f"{target}/32", "dev", "tap2")  # it refuses
+    socks = {number: raw(native, f"tap{number}", 0x800) for number in range(6)}
+    for sock in socks.values():
+        sock.setblocking(False)
+    for number in down:
+        native.type(f"down {number}")
+    try:
+        start = len(native.log)
+        native.type(f"connect {target} 9999")
+        assert first_syn(socks) == (expected, f"10.77.{expected}.2")
+        native.wait_log(rb"core 0: refused(?s:.)*core 1: refused|core 1: refused(?s:.)*core 0: refused",
+                        start=start)
+    finally:
+        for sock in socks.values():
+            sock.close()
+        for number in down:
+            native.type(f"up {number}")
+
+
+def test_twins(native, twins):
+    """Two NICs with one address, clients with one address, even one port: four connections that have
+    nothing to do with each other. When one NIC goes, those of the other stay."""
+    here, there = ([end.enter(lambda p=p: client(TWIN, p)) for p in (40000, 40001)] for end in twins)
+    for sock in here + there:
+        check(sock, os.urandom(100000))
+    objects = native.objects()
+    native.type(f"remove {NICS - 1}")
+    wait_for(lambda: f"nic{NICS - 1}" not in native.stats()["net"], "the NIC goes")
+    for sock in here:
+        check(sock, os.urandom(100000))
+    there[0].settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        check(there[0])
+    wait_for(lambda: native.stats()["echo"]["connections"] == 2, "the service is told")
+    for sock in here + there:
+        sock.close()
+    native.wait_objects(objects, 20)
+
+
+def test_short_flap(native):
+    """Connections survive it, and neighbours are told that we are there again."""
+    with native.enter(lambda: client("10.77.5.2")) as sock, raw(native, "tap5", 0x806) as arp:
+        check(sock, os.urandom(30000))
+        native.type("down 5")
+        native.wait_log(rb"nic5: link down")
+        sock.sendall(b"into the void")
+        time.sleep(0.5)
+        start = len(native.log)
+        native.type("up 5")
+        native.wait_log(rb"nic5: link up", start=start)
+        while True:  # an announcement: its own address, twice
+            frame = arp.recv(2048)
+            if frame[6:12] == mac(5) and frame[28:32] == frame[38:42] == socket.inet_aton("10.77.5.2"):
+                break
+        back = b""
+        while len(back) < len(b"into the void"):
+            back += sock.recv(100)
+        assert back == b"into the void"
+        check(sock, os.urandom(30000))
