@@ -455,6 +455,8 @@ static void take_indication(struct nic *nic, const uint8_t *message, uint32_t le
         }
         copy_from_shared(&speed, message + RNDIS_HEADER_BYTES + i.buffer_offset, sizeof(speed));
         nic->info.speed_bps = (uint64_t)speed * 100;
+        nic->control.speed_changed = true;
+        device_work(nic->device);
         break;
     default: // the offload configuration after a set, and others that need no action
         break;

@@ -205,7 +205,6 @@ static int query_all(struct nic *nic)
 
 static int attach(struct nic *nic)
 {
-    nic->info.link_up = nic->control.link;
     channels_attach(nic);
     return 0;
 }
@@ -262,6 +261,21 @@ static void filter_shut(struct nic *nic)
         log_warn("%s: cannot close the packet filter (%d)", nic->info.name, r);
 }
 
+static void link_tell(struct nic *nic, bool up)
+{
+    nic->info.link_up = up;
+    channels_link(nic);
+}
+
+// The client asks for addresses as soon as it has a link: frames must be able to come in by then.
+static int link_begin(struct nic *nic)
+{
+    nic->control.link_flapped = false;
+    if (nic->control.link)
+        link_tell(nic, true);
+    return 0;
+}
+
 static const struct step {
     const char *name;
     int (*up)(struct nic *nic);
@@ -278,6 +292,7 @@ static const struct step {
     {"channels", channels_open, NULL},
     {"network stack", attach, detach},
     {"open packet filter", filter_open, filter_shut},
+    {"link", link_begin, NULL},
 };
 
 #define STEPS (sizeof(steps) / sizeof(steps[0]))
@@ -319,13 +334,6 @@ static void nic_down(struct nic *nic)
     }
 }
 
-static void link_tell(struct nic *nic, bool up)
-{
-    nic->info.link_up = up;
-    log_info("%s: link %s", nic->info.name, up ? "up" : "down");
-    channels_link(nic);
-}
-
 // What the host said unasked and every core has to know.
 static void work(struct vmbus_device *device)
 {
@@ -333,7 +341,10 @@ static void work(struct vmbus_device *device)
     struct nic_control *c = &nic->control;
     bool flapped = c->link_flapped, table = c->table_changed;
 
-    c->link_flapped = c->table_changed = false;
+    if (c->speed_changed)
+        log_info("%s: link speed %u Mbit/s", nic->info.name,
+                 (unsigned)(nic->info.speed_bps / 1000000));
+    c->link_flapped = c->table_changed = c->speed_changed = false;
     if (flapped && nic->info.link_up) // another network behind the same link: start over
         link_tell(nic, false);
     if (nic->info.link_up != c->link)

@@ -71,7 +71,7 @@ struct nic_info {
     uint8_t instance[16]; // the device's GUID, as the host sent it: stays when the NIC comes again
     uint8_t mac[6];
     uint16_t mtu;       // IP MTU that host and configuration agree on
-    uint64_t speed_bps; // 0: unknown
+    uint64_t speed_bps; // 0: unknown; the host may change it at any time
     bool link_up;
     uint8_t tx_csum;       // enum nic_tx_csum that the host offloads
     uint8_t tx_large;      // NIC_TX_IP4, NIC_TX_IP6: large send is possible
@@ -85,8 +85,8 @@ struct nic_info {
 
 // What the stack gives to the driver. All are called on the core named.
 struct nic_client {
-    // A NIC is ready: core 0 first, from a fiber, then each other core that has a channel, from its
-    // loop. From now on the other functions may be called on that core.
+    // A NIC is there, its link still down: core 0 first, from a fiber, then each other core that has a
+    // channel, from its loop. From now on the other functions may be called on that core.
     void (*attach)(struct nic *nic);
     // The NIC is going: on the other cores first, from their loops, core 0 last, from a fiber. Every
     // frame that was HELD has come back by tx_done
@@ -95,7 +95,8 @@ struct nic_client {
     // may call nic_rx_release() meanwhile), and must not use the nic any more.
     void (*detach)(struct nic *nic);
     // Link went up or down: core 0, from a fiber, then the others, from their loops. info->link_up is
-    // already updated.
+    // already updated. It is down and up again at once where the host says that the network behind it is
+    // another one.
     void (*link)(struct nic *nic);
     // The host would like flows to be spread like this: core 0, from a fiber. May be NULL. A wish, for
     // nic_set_table() to follow when it can.

@@ -142,6 +142,7 @@ struct nic_control {
     bool taken;         // by a fiber that asks by RNDIS; others wait
     bool link;          // as the host said last; info.link_up is what the client was told
     bool link_flapped;  // it was down in between
+    bool speed_changed; // as the host said
     bool table_changed; // the host's wish
     uint64_t unexpected, keepalives, indications, tables;
 };

@@ -29,6 +29,7 @@ static void on_attach(struct nic *nic)
         return;
     }
     CHECK(!client.nic && client.attached == client.detached);
+    CHECK(!nic_info(nic)->link_up);
     client.attached_cores = 1;
     client.detached_cores = 0;
     client.nic = nic;
@@ -55,8 +56,11 @@ static void on_detach(struct nic *nic)
 static void on_link(struct nic *nic)
 {
     CHECK(nic == client.nic);
+    if (core_id() == 0)
+        client.linked_cores = 0;
     client.linked_cores |= 1u << core_id();
     client.links += core_id() == 0;
+    CHECK(!nic_info(nic)->link_up || host.filter != 0); // what the client asks for can be answered
 }
 
 static void on_receive(struct nic *nic, const struct nic_frame *frame)

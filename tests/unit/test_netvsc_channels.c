@@ -261,10 +261,10 @@ static void child_test_link_on_all_cores(void)
     want_cores(4, 4);
     start_up();
     host_indicate(RNDIS_INDICATE, RNDIS_STATUS_MEDIA_DISCONNECT, 12, 0);
-    CHECK(client.links == 1 && client.linked_cores == 15);
+    CHECK(client.links == 2 && client.linked_cores == 15);
     host_channel(1); // control messages are for the primary
     host_indicate(RNDIS_INDICATE, RNDIS_STATUS_MEDIA_CONNECT, 12, 0);
-    CHECK(client.links == 1 && !nic_info(client.nic)->link_up);
+    CHECK(client.links == 2 && !nic_info(client.nic)->link_up);
 }
 CHILD_TEST(test_link_on_all_cores)
 

@@ -232,13 +232,13 @@ static void child_test_indications(void)
 {
     start_up();
     host_indicate(RNDIS_INDICATE, RNDIS_STATUS_MEDIA_DISCONNECT, 12, 0);
-    CHECK(client.links == 1 && !nic_info(client.nic)->link_up);
+    CHECK(client.links == 2 && !nic_info(client.nic)->link_up);
     host_indicate(RNDIS_INDICATE, RNDIS_STATUS_MEDIA_DISCONNECT, 12, 0);
-    CHECK(client.links == 1);
+    CHECK(client.links == 2);
     host_indicate(RNDIS_INDICATE, RNDIS_STATUS_MEDIA_CONNECT, 12, 0);
-    CHECK(client.links == 2 && nic_info(client.nic)->link_up);
+    CHECK(client.links == 3 && nic_info(client.nic)->link_up);
     host_indicate(RNDIS_INDICATE, RNDIS_STATUS_NETWORK_CHANGE, 12, 0);
-    CHECK(client.links == 4 && nic_info(client.nic)->link_up);
+    CHECK(client.links == 5 && nic_info(client.nic)->link_up);
     host_indicate(RNDIS_INDICATE, RNDIS_STATUS_LINK_SPEED_CHANGE, 12, 10000000);
     CHECK(nic_info(client.nic)->speed_bps == 1000000000);
     static const uint32_t bad[] = {0, 11, 13, 17, 0x7fffffff, 0xffffffff};

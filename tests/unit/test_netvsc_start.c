@@ -32,7 +32,7 @@ static void child_test_bring_up(void)
     CHECK(strcmp(info->name, "nic0") == 0);
     // The receive sections of all replies have been given back.
     CHECK(host.completion_count == fake_counter("rx_batches"));
-    CHECK(client.links == 0 && client.detached == 0);
+    CHECK(client.links == 1 && client.detached == 0);
 }
 CHILD_TEST(test_bring_up)
 
