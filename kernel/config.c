@@ -24,6 +24,7 @@ static const struct config defaults = {
     .rsc = true,
     .iperf3_port = 5201,
     .on_panic = PANIC_HALT,
+    .shutdown_timeout = 10,
 };
 
 // ---- values: each parser stores only what is right and else says what would be ----
@@ -343,6 +344,16 @@ static const char *set_on_panic(struct config *c, const char *value)
     return NULL;
 }
 
+static const char *set_shutdown_timeout(struct config *c, const char *value)
+{
+    uint64_t seconds;
+
+    if (!parse_number(value, 0, 3600, &seconds))
+        return "shutdown-timeout is 0 to 3600 seconds";
+    c->shutdown_timeout = (uint32_t)seconds;
+    return NULL;
+}
+
 static const char *set_spin(struct config *c, const char *value)
 {
     uint64_t us;
@@ -383,6 +394,7 @@ static const struct key {
     {"services", "echo", set_echo},
     {"services", "discard", set_discard},
     {"system", "on-panic", set_on_panic},
+    {"system", "shutdown-timeout", set_shutdown_timeout},
     {"system", "spin", set_spin},
 };
 

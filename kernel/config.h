@@ -59,6 +59,7 @@ struct config {
     bool echo, discard; // on | off (default)
     // [system]
     enum config_on_panic on_panic; // on-panic = halt (default) | restart
+    uint32_t shutdown_timeout;     // seconds for connections to finish: 0..3600, default 10
     uint32_t spin; // microseconds that an idle core looks for work before it halts, default 0
 };
 

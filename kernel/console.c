@@ -14,6 +14,7 @@
 #include "kernel/loop.h"
 #include "kernel/machine.h"
 #include "kernel/panic.h"
+#include "kernel/power.h"
 #include "kernel/time.h"
 #include "kernel/vectors.h"
 
@@ -88,14 +89,12 @@ static void run_stats(const char *args)
 
 static void run_poweroff(const char *args)
 {
-    (void)args;
-    machine_poweroff();
+    power_end(POWER_OFF, strcmp(args, "now") == 0, 0);
 }
 
 static void run_restart(const char *args)
 {
-    (void)args;
-    machine_restart();
+    power_end(POWER_RESTART, strcmp(args, "now") == 0, 0);
 }
 
 // Deeper and deeper until the stack's guard page stops it.
@@ -217,10 +216,10 @@ void console_init(void)
     static struct console_command help = {"help", "this list", run_help, NULL};
     static struct console_command stats = {"stats", "counters, as one line of JSON", run_stats,
                                            NULL};
-    static struct console_command poweroff = {"poweroff", "leave the host and power off",
-                                              run_poweroff, NULL};
-    static struct console_command restart = {"restart", "leave the host and restart", run_restart,
-                                             NULL};
+    static struct console_command poweroff = {
+        "poweroff", "[now]: finish what runs, leave the host, power off", run_poweroff, NULL};
+    static struct console_command restart = {
+        "restart", "[now]: finish what runs, leave the host, restart", run_restart, NULL};
     static struct console_command crash = {
         "panic", "[fault|overflow|write|execute]: crash on purpose, to see the report", run_panic,
         NULL};

@@ -11,6 +11,7 @@
 #include "kernel/lock.h"
 #include "kernel/machine.h"
 #include "kernel/time.h"
+#include "kernel/utc.h"
 
 #define LINE_MAX 320
 #define RING_BYTES 4096
@@ -62,14 +63,18 @@ size_t log_tail(char *out, size_t size)
 
 void log_line(enum log_level level, const char *format, ...)
 {
-    char line[LINE_MAX];
-    uint64_t now = time_now();
+    char line[LINE_MAX], date[UTC_TEXT_BYTES] = "";
+    uint64_t now = time_now(), utc;
     va_list args;
 
     if ((int)level > level_limit)
         return;
-    int length = stbsp_snprintf(line, LINE_MAX, "[%5u.%06u] c%u %s: ", (unsigned)(now / TIME_S),
-                                (unsigned)(now % TIME_S / TIME_US), core_id(), level_names[level]);
+    utc = utc_now();
+    if (utc)
+        utc_text(utc, date);
+    int length = stbsp_snprintf(line, LINE_MAX, "[%5u.%06u%s%s] c%u %s: ", (unsigned)(now / TIME_S),
+                                (unsigned)(now % TIME_S / TIME_US), utc ? " " : "", date, core_id(),
+                                level_names[level]);
     va_start(args, format);
     length += stbsp_vsnprintf(line + length, LINE_MAX - length, format, args);
     va_end(args);

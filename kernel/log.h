@@ -7,7 +7,8 @@
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };
 
 // printf format of stb_sprintf. Lines above the configured level are dropped. The line is
-// "[seconds.micros] cN level: subsystem: text"; write "subsystem: text" and no newline.
+// "[seconds.micros UTC] cN level: subsystem: text", UTC only once it is known (utc.h); write
+// "subsystem: text" and no newline.
 void log_line(enum log_level level, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
 #define log_error(...) log_line(LOG_ERROR, __VA_ARGS__)

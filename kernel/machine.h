@@ -100,9 +100,11 @@ _Noreturn void machine_halt(void); // after machine_seize()
 
 // power.c -----------------------------------------------------------------------------------------
 void power_init(void);                 // the power button
-_Noreturn void machine_poweroff(void); // says goodbye to the host first
-_Noreturn void machine_restart(void);  // the same
+_Noreturn void machine_poweroff(void); // at once, but says goodbye to the host
 void machine_reset(void);              // at once; returns if there is no way
+
+// utc.c -------------------------------------------------------------------------------------------
+void utc_start(void); // its statistics
 
 // random.c, console.c, config_load.c --------------------------------------------------------------
 void random_init(const struct boot_info *info);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The table of contents of the kernel: what happens from the first instruction in C to the loop.
+#include "drivers/ic/ic.h"
 #include "drivers/vmbus/vmbus.h"
 #include "kernel/alloc.h"
 #include "kernel/log.h"
@@ -77,9 +78,11 @@ _Noreturn void kernel_main(const struct boot_info *info)
     report_machine(info);
     console_init();
     power_init();
+    utc_start();
 
     cores_start(info);
     net_start();
+    ic_start(&net_ic_client);
     vmbus_start();
     loop_run();
 }

@@ -1,18 +1,33 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Orderly ends: power-off and restart, from the console or by the machine's power button, which is
-// how a host asks a guest to stop. The host is told before (VMBus), its pages are given back.
+// Orderly ends: power-off and restart, as the host asks by its integration service or by the machine's
+// power button, or by the console. What runs is finished or dropped (power.h), the host is told (VMBus)
+// and its pages are given back.
+#include "kernel/power.h"
+
 #include "drivers/vmbus/vmbus.h"
+#include "kernel/config.h"
 #include "kernel/cpu.h"
+#include "kernel/fiber.h"
 #include "kernel/log.h"
 #include "kernel/loop.h"
 #include "kernel/machine.h"
 #include "kernel/platform.h"
+#include "kernel/time.h"
 #include "kernel/vectors.h"
 
 #define STRAY_MAX 1000 // interrupts of the button's line that are not the button's
+#define LOOK_AGAIN (10 * TIME_MS)
+#define LAST_WORDS (100 * TIME_MS) // for the resets of what was dropped to leave
 
 static volatile bool button_pressed; // by the interrupt, on core 0
 static unsigned irq, stray;
+
+static const struct power_work *work;
+static struct {
+    volatile bool begun;
+    enum power_end how;
+    uint64_t deadline;
+} ending;
 
 static void leave_host(void)
 {
@@ -39,12 +54,69 @@ void machine_reset(void)
     log_announce("the machine does not restart; halted");
 }
 
-_Noreturn void machine_restart(void)
+static _Noreturn void machine_restart(void)
 {
     leave_host();
     log_announce("restart");
     machine_reset();
     machine_halt();
+}
+
+static _Noreturn void end_now(void)
+{
+    if (ending.how == POWER_RESTART)
+        machine_restart();
+    machine_poweroff();
+}
+
+static void finish_work(void)
+{
+    unsigned left;
+
+    work->begin();
+    while ((left = work->left()) > 0 && time_now() < ending.deadline)
+        fiber_sleep(LOOK_AGAIN);
+    if (left == 0)
+        return;
+    log_info("power: %u connections are dropped", left);
+    work->abandon();
+    fiber_sleep(LAST_WORDS);
+}
+
+static void end_fiber(void *arg)
+{
+    (void)arg;
+    if (work)
+        finish_work();
+    end_now();
+}
+
+void power_register(const struct power_work *w)
+{
+    work = w;
+}
+
+bool power_ending(void)
+{
+    return ending.begun;
+}
+
+void power_end(enum power_end end, bool forced, uint64_t within)
+{
+    uint64_t most = config.shutdown_timeout * TIME_S;
+
+    if (ending.begun && !forced)
+        return;
+    ending.how = end;
+    if (within == 0 || within > most)
+        within = most;
+    ending.deadline = time_now() + within;
+    if (!ending.begun)
+        log_info("power: %s%s", end == POWER_RESTART ? "restart" : "power off",
+                 forced ? " at once" : "");
+    ending.begun = true;
+    if (forced || fiber_spawn("end", end_fiber, NULL) != 0)
+        end_now();
 }
 
 static void on_acpi(void)
@@ -58,9 +130,11 @@ static void on_acpi(void)
 static bool poll_button(void *ctx)
 {
     (void)ctx;
-    if (button_pressed)
-        machine_poweroff();
-    return false;
+    if (!button_pressed)
+        return false;
+    button_pressed = false;
+    power_end(POWER_OFF, false, 0);
+    return true;
 }
 
 static bool arm_button(void *ctx)

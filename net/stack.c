@@ -81,6 +81,11 @@ static void look_at_memory(void)
     memory_short = memory.pages_free < memory.pages_total / RESERVE_PART;
 }
 
+bool stack_memory_short(void)
+{
+    return memory_short;
+}
+
 void *net_alloc(size_t size)
 {
     if (size >= LARGE_BYTES) // there are other cores, too, and a turn can be long
@@ -385,6 +390,7 @@ void net_start(void)
     stats_add(&tcp_stats);
     netif_start();
     connect_start();
+    drain_start();
     ip6_input_start();
     stack_start();
     if (core_count() > 1)

@@ -29,6 +29,12 @@ void stack_name(char name[STACK_NAME_BYTES], const ip_addr_t *address, uint16_t 
 // services announce themselves. Core 0, from netif.c and address6.c.
 void stack_address_up(const ip_addr_t *address);
 
+// Memory was short when this core last looked: connections are refused.
+bool stack_memory_short(void);
+
+// Takes part in the machine's orderly end (drain.c). Core 0, from net_start().
+void drain_start(void);
+
 // The console's `connect` command (connect.c). Core 0, from net_start().
 void connect_start(void);
 

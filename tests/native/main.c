@@ -21,6 +21,7 @@
 #include "kernel/log.h"
 #include "kernel/loop.h"
 #include "kernel/panic.h"
+#include "kernel/power.h"
 #include "kernel/random.h"
 #include "kernel/time.h"
 #include "net/net.h"
@@ -230,6 +231,29 @@ void console_add(struct console_command *command)
     commands = command;
 }
 
+// The machine's end: its steps are typed.
+
+static const struct power_work *work;
+
+void power_register(const struct power_work *w)
+{
+    work = w;
+}
+
+bool power_ending(void)
+{
+    return false;
+}
+
+static void run_end(const char *step)
+{
+    if (!strcmp(step, "begin"))
+        work->begin();
+    else if (!strcmp(step, "abandon"))
+        work->abandon();
+    printf("native: %u left\n", work->left());
+}
+
 static void run_command(const char *line)
 {
     unsigned number;
@@ -246,6 +270,8 @@ static void run_command(const char *line)
         native_nic_link(number, true);
     else if (sscanf(line, "down %u", &number) == 1 && number < NATIVE_NICS)
         native_nic_link(number, false);
+    else if (!strncmp(line, "end ", 4))
+        run_end(line + 4);
     for (const struct console_command *c = commands; c; c = c->next)
         if (strlen(c->name) == name && !strncmp(line, c->name, name))
             c->run(line + name + strspn(line + name, " "));

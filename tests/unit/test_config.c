@@ -60,6 +60,7 @@ static void test_empty_gives_defaults(void **state)
     assert_false(c.echo || c.discard);
     assert_int_equal(c.on_panic, PANIC_HALT);
     assert_int_equal(c.spin, 0);
+    assert_int_equal(c.shutdown_timeout, 10);
 }
 
 static void test_every_key(void **state)
@@ -67,15 +68,16 @@ static void test_every_key(void **state)
     struct config c;
 
     (void)state;
-    struct reports r = parse("# all\n[net]\naddress6 = 2001:db8::5/64\ngateway6 = fe80::1\n"
-                             "[log]\nlevel = debug\n[net]\naddress = 192.168.7.9/20\n"
-                             "gateway=192.168.0.1\nmtu = 9000\n[tcp]\ncongestion = reno\n"
-                             "[netvsc]\nreceive-buffer = 31m\n"
-                             "send-buffer = 64k\nring = 65536\nchecksum = off\n"
-                             "lso = off\nrsc = off\n[iperf3]\nport = 65535\n"
-                             "[services]\necho = on\ndiscard = on\n"
-                             "[system]\nspin = 50\non-panic = restart ; comment\n",
-                             &c);
+    struct reports r =
+        parse("# all\n[net]\naddress6 = 2001:db8::5/64\ngateway6 = fe80::1\n"
+              "[log]\nlevel = debug\n[net]\naddress = 192.168.7.9/20\n"
+              "gateway=192.168.0.1\nmtu = 9000\n[tcp]\ncongestion = reno\n"
+              "[netvsc]\nreceive-buffer = 31m\n"
+              "send-buffer = 64k\nring = 65536\nchecksum = off\n"
+              "lso = off\nrsc = off\n[iperf3]\nport = 65535\n"
+              "[services]\necho = on\ndiscard = on\n"
+              "[system]\nspin = 50\nshutdown-timeout = 3600\non-panic = restart ; comment\n",
+              &c);
     assert_int_equal(r.count, 0);
     assert_int_equal(c.log_level, LOG_DEBUG);
     assert_false(c.net.dhcp);
@@ -95,6 +97,7 @@ static void test_every_key(void **state)
     assert_true(c.echo && c.discard);
     assert_int_equal(c.on_panic, PANIC_RESTART);
     assert_int_equal(c.spin, 50);
+    assert_int_equal(c.shutdown_timeout, 3600);
 }
 
 static void test_bad_values_keep_defaults(void **state)
@@ -141,6 +144,7 @@ static void test_bad_values_keep_defaults(void **state)
         "[nic 00:15-5d:01-02:03]\nmtu = 1500\n",
         "[nic 00:15:5d:01:02:03:]\nmtu = 1500\n",
         "[nic 00155d01020g]\nmtu = 1500\n",
+        "[system]\nshutdown-timeout = 3601\n",
         "[net]\nmut = 1500\n",
         "[net]\njust words\n",
     };

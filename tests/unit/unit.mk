@@ -13,6 +13,7 @@ unit_cipher = kernel/cipher.c
 unit_coalesce = net/coalesce.c
 unit_config = kernel/config.c kernel/config_nic.c $(INIH_DIR)/ini.c
 unit_config_cflags = -isystem $(INIH_DIR) $(INIH_FLAGS) -Wno-sign-compare
+unit_ic = $(wildcard drivers/ic/*.c) drivers/vmbus/ring.c
 unit_ip6_check = net/ip6_check.c
 unit_iperf3_params = net/services/iperf3/json.c net/services/iperf3/params.c \
 	net/services/iperf3/results.c
@@ -28,6 +29,7 @@ unit_toeplitz = drivers/netvsc/toeplitz.c
 unit_recovery = net/recovery.c net/scoreboard.c net/congestion.c net/bbr.c net/reno.c \
 	tests/unit/fake_path.c
 unit_scoreboard = net/scoreboard.c
+unit_utc = kernel/utc.c
 
 # VMBus and netvsc on the scripted host, with the client of most of these tests: compiled once.
 UNIT_NETVSC_C = $(wildcard drivers/vmbus/*.c drivers/netvsc/*.c) kernel/message.c \
