@@ -196,7 +196,7 @@ static int probe(struct vmbus_device *device)
     struct ic_service *s = service_of(device);
 
     if (s->device)
-        return -EBUSY; // there is one of each
+        return -ENOSPC; // there is one of each; tried again when that has gone
     s->message = page_alloc(IC_MESSAGE_PAGES);
     if (!s->message)
         return -ENOMEM;

@@ -251,7 +251,7 @@ static void run_end(const char *step)
         work->begin();
     else if (!strcmp(step, "abandon"))
         work->abandon();
-    printf("native: %u left\n", work->left());
+    log_announce("%u left", work->left());
 }
 
 static void run_command(const char *line)

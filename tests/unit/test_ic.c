@@ -457,7 +457,7 @@ static void test_one_of_each(void **state)
 
     (void)state;
     come(&ic_kvp_service);
-    assert_int_equal(ic_kvp_service.driver.probe(&second), -EBUSY);
+    assert_int_equal(ic_kvp_service.driver.probe(&second), -ENOSPC);
     go();
     open_fails = true;
     assert_int_equal(ic_kvp_service.driver.probe(&second), -EIO);
