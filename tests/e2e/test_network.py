@@ -48,7 +48,7 @@ def test_ping(vm, tapnet, size):
                          ids=lambda o: "".join(map(str, o)) or "to-guest")
 def test_iperf(vm, tapnet, options):
     before = memory(vm)
-    check_iperf(vm, *options, seconds=5, host=address(vm), port=5201, prefix=tapnet.command())
+    check_iperf(vm, *options, seconds=3, host=address(vm), port=5201, prefix=tapnet.command())
     wait_memory(vm, before)
 
 

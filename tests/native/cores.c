@@ -74,6 +74,9 @@ bool message_post(unsigned to, void (*fn)(const void *data), const void *data, s
         abort();
     if (ring->put_at - ring->take_at == SLOTS)
         return false;
+    // The first message to a core starts its stack, when there is room for certain.
+    if (native_options.refuse && ring->put_at && rand() % (int)native_options.refuse == 0)
+        return false;
     ring->slots[ring->put_at % SLOTS].fn = fn;
     if (len)
         memcpy(ring->slots[ring->put_at % SLOTS].data, data, len);

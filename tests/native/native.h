@@ -22,6 +22,7 @@ struct native_options {
     bool large_send, large_receive; // and with that, frames of up to 64 KiB
     unsigned faults; // one in so many sends is refused, one in so many is held; 0: none
     unsigned losses; // one in so many frames sent is lost on the way; 0: none
+    unsigned refuse; // one in so many messages between cores is refused; 0: none
     struct native_wire wire;
     unsigned cores; // each has a channel of every NIC
 };

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from packets import checksum, frame, icmp, ip4, raw_socket
-from program import HERE, SERVER, Native, build
+from program import HERE, SERVER, Native, build, run
 
 CORES = 4
 LOAD = Path(__file__).resolve().parent.parent / "e2e" / "echo_load.py"
@@ -31,13 +31,31 @@ def native(request):
     n.close()
 
 
+def test_refused_messages(program):
+    """A third of the messages between cores is refused: addresses, neighbours, routers, questions of the
+    service and packets get there all the same, or are sent again."""
+    native = Native("--cores", CORES, "--offload", "--refuse", 3, "--address6", "fd77::2/64")
+    try:
+        run("ip", "-n", native.namespace, "addr", "add", "fd77::1/64", "dev", "tap0", "nodad")
+        native.wait_log(rb"ready: iperf3 on fd77::2 port 5201")
+        echo(native, 40, 5000)
+        echo(native, 40, 5000, server="fd77::2")
+        assert nic(native)["lost"] > 0
+        for options in (["-P", "8"], ["-P", "8", "-R"], ["-P", "3", "-R"]):
+            for _ in range(3):
+                report = native.iperf3("-n", "1M", *options)
+                assert "error" not in report, report["error"]
+    finally:
+        native.close()
+
+
 def nic(native):
     return native.stats()["net"]["nic0"]
 
 
-def echo(native, connections, size, timeout=60):
+def echo(native, connections, size, timeout=60, server=SERVER):
     """Echoes on so many connections at once; every byte is compared."""
-    with subprocess.Popen([*native.inside, "/usr/bin/python3", LOAD, SERVER, str(connections),
+    with subprocess.Popen([*native.inside, "/usr/bin/python3", LOAD, server, str(connections),
                            str(size)], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
                           stderr=subprocess.STDOUT, text=True) as load:
         said, _ = load.communicate(timeout=timeout)

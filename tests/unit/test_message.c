@@ -104,8 +104,10 @@ static bool turn(void);
 int event_wait(struct event *e, uint64_t timeout)
 {
     (void)timeout;
-    while (!e->set)
-        turn();
+    while (!e->set) {
+        if (!turn())
+            abort(); // nobody has said that the call is done
+    }
     e->set = false;
     return 0;
 }
@@ -335,6 +337,91 @@ static void test_core_call(void **state)
     assert_int_equal(calls, 5001);
 }
 
+// What follows plays one order of events of two threads, by turns.
+
+_Thread_local void (*before_exchange)(void);
+static atomic_bool may_serve, has_served;
+
+static void let_serve(void)
+{
+    before_exchange = NULL;
+    may_serve = true;
+    while (!has_served)
+        ;
+}
+
+// Serves one call when it may.
+static void *serve_once(void *arg)
+{
+    core_begin((unsigned)(uintptr_t)arg);
+    while (!may_serve)
+        ;
+    while (!poller->poll(NULL))
+        ;
+    has_served = true;
+    return NULL;
+}
+
+// The call is done after the caller has looked whether it is, and before it takes the bits of all who
+// have something for it: that bit goes with the others.
+static void *call_done_unseen(void *arg)
+{
+    core_begin(0);
+    assert_true(message_post(0, wake_up, NULL, 0)); // so that there are bits to take
+    before_exchange = let_serve;
+    core_call(2, called, arg);
+    return NULL;
+}
+
+// The ring to the called core is full: its core makes room when the caller has been refused.
+static void *call_refused(void *arg)
+{
+    core_begin(0);
+    while (message_post(2, wake_up, NULL, 0))
+        ;
+    may_serve = true;
+    core_call(2, called, arg);
+    return NULL;
+}
+
+static void *serve_until_called(void *arg)
+{
+    core_begin((unsigned)(uintptr_t)arg);
+    while (!may_serve)
+        ;
+    called_on = 0;
+    while (called_on != 2)
+        poller->poll(NULL);
+    return NULL;
+}
+
+static void play(void *(*caller)(void *), void *(*server)(void *))
+{
+    pthread_t threads[2];
+    unsigned calls = 0;
+
+    may_serve = has_served = false;
+    pthread_create(&threads[0], NULL, server, (void *)2);
+    pthread_create(&threads[1], NULL, caller, &calls);
+    for (unsigned i = 0; i < 2; i++)
+        pthread_join(threads[i], NULL);
+    assert_int_equal(calls, 1);
+}
+
+static void test_call_done_unseen(void **state)
+{
+    (void)state;
+    play(call_done_unseen, serve_once);
+    assert_true(has_served);
+}
+
+static void test_call_refused(void **state)
+{
+    (void)state;
+    play(call_refused, serve_until_called);
+    assert_true(cores[0].messages_refused > 1);
+}
+
 // The positions in the rings are each core's own for ever, and a test's threads are not: new rings.
 static int new_rings(void **state)
 {
@@ -357,6 +444,8 @@ int main(void)
         cmocka_unit_test_setup(test_sleepers_are_woken, new_rings),
         cmocka_unit_test_setup(test_full_ring, new_rings),
         cmocka_unit_test_setup(test_core_call, new_rings),
+        cmocka_unit_test_setup(test_call_done_unseen, new_rings),
+        cmocka_unit_test_setup(test_call_refused, new_rings),
     };
     return cmocka_run_group_tests_name("message", tests, NULL, NULL);
 }

@@ -19,7 +19,7 @@ unit_iperf3_params = net/services/iperf3/json.c net/services/iperf3/params.c \
 	net/services/iperf3/results.c
 unit_iperf3_params_cflags = -isystem /usr/include/stb -Wno-unused-parameter
 unit_message = kernel/message.c
-unit_message_cflags = -DPERCORE=_Thread_local
+unit_message_cflags = -DPERCORE=_Thread_local -include before_exchange.h
 unit_ring = drivers/vmbus/ring.c
 unit_requests = drivers/vmbus/requests.c tests/unit/fake_kernel.c kernel/message.c
 unit_gpadl = drivers/vmbus/gpadl.c tests/unit/fake_kernel.c tests/unit/fake_connection.c \
