@@ -124,9 +124,10 @@ def module_boot():
 @pytest.fixture(scope="module")
 def tapnet(request):
     """A network namespace with tap0 and a DHCP server. Root is needed: no silent skip. A module with
-    MULTI_QUEUE = True gets a tap of several queues."""
+    MULTI_QUEUE = True gets a tap of several queues, one with IP6 = True a router."""
     name = request.module.__name__.rsplit(".", 1)[-1].replace("test_", "")
-    with TapNet(name, multi_queue=getattr(request.module, "MULTI_QUEUE", False)) as net:
+    with TapNet(name, multi_queue=getattr(request.module, "MULTI_QUEUE", False),
+                ip6=getattr(request.module, "IP6", False)) as net:
         yield net
 
 

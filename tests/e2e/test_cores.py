@@ -14,7 +14,7 @@ LOAD = Path(__file__).with_name("echo_load.py")
 CONFIG = "[services]\necho = on\ndiscard = on\n"
 
 # vCPUs, queues that the host has: as many channels as the smaller number.
-MACHINES = [(1, 64), (2, 64), (4, 2), (4, 64), (8, 64)]
+MACHINES = [(1, 64), (2, 64), (4, 2), (4, 64), (8, 64), (16, 64)]
 
 # Datagrams in fragments from many ports, each with its own bytes.
 UDP_LOOP = """

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """A NIC without one of its abilities: each protocol version and each offload is taken away once, and
-what is sent to the echo service comes back byte for byte, by TCP and in UDP fragments; iperf3 has
-the guest send in bulk. One VM, whose NIC is exchanged. Then large and odd MTUs. Needs root for the
+what is sent to the echo service comes back byte for byte, by TCP and UDP, over IPv4 and IPv6; iperf3
+has the guest send in bulk. One VM, whose NIC is exchanged. Then large and odd MTUs. Needs root for the
 tap."""
 
 import os
@@ -13,21 +13,28 @@ from dunlin import address, wait_for
 from hvlib import HvError, iperf
 from support import check_echo
 
+IP6 = True
 MAC = "00:15:5d:44:4c:00"
+GUEST6 = "fd77::215:5dff:fe44:4c00"
 LARGE = ("tx_large", "rx_coalesced")
-# Properties of the NIC, and which counters of the host stay 0.
+# Properties of the NIC, and which counters of the host stay 0 over IPv4, over IPv6.
+SENDS = ("tx_large", "tx_csum_offloaded")
 CASES = [
-    ({}, ()),
-    *(({"max-nvsp": version}, ("rx_coalesced",))
+    ({}, (), ()),
+    *(({"max-nvsp": version}, ("rx_coalesced",), ("rx_coalesced",))
       for version in (0x60000, 0x50000, 0x40000, 0x30002, 0x2)),
-    ({"csum": False}, ("tx_csum_offloaded",)),
-    ({"csum-tx4": False}, ()),
-    ({"csum-rx4": False}, ()),
-    ({"lso": False}, ("tx_large",)),
-    ({"rsc": False}, ("rx_coalesced",)),
-    ({"lso": False, "rsc": False, "csum": False, "queues": 1}, (*LARGE, "tx_csum_offloaded")),
-    ({"batch-ranges": 1}, ()),
-    ({"rss-udp": False}, ()),
+    ({"csum": False}, SENDS, SENDS),
+    ({"csum-tx4": False}, SENDS, ()),
+    ({"csum-tx6": False}, (), SENDS),
+    ({"csum-rx4": False}, (), ()),
+    ({"csum-rx6": False}, (), ()),
+    ({"lso": False}, ("tx_large",), ("tx_large",)),
+    ({"lso4": False}, ("tx_large",), ()),
+    ({"lso6": False}, (), ("tx_large",)),
+    ({"rsc": False}, ("rx_coalesced",), ("rx_coalesced",)),
+    ({"lso": False, "rsc": False, "csum": False, "queues": 1}, (*LARGE, *SENDS), (*LARGE, *SENDS)),
+    ({"batch-ranges": 1}, (), ()),
+    ({"rss-udp": False}, (), ()),
 ]
 
 
@@ -56,12 +63,13 @@ def exchange(vm, properties):
 
 
 def check_datagrams(tapnet, guest):
-    """Of 3 fragments each, one after the other."""
-    with tapnet.enter(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+    """Whole ones, and of 3 fragments each, one after the other."""
+    family = socket.AF_INET6 if ":" in guest else socket.AF_INET
+    with tapnet.enter(lambda: socket.socket(family, socket.SOCK_DGRAM)) as sock:
         sock.settimeout(10)
         sock.connect((guest, 7))
-        for _ in range(20):
-            data = os.urandom(4000)
+        for size in [1, 500, 4000] * 7:
+            data = os.urandom(size)
             sock.send(data)
             assert sock.recv(65536) == data
 
@@ -71,22 +79,30 @@ def case_name(properties):
                     for name, value in properties.items()) or "all"
 
 
-def check_traffic(vm, tapnet):
-    """Returns the counters of the NIC afterwards."""
-    check_echo(tapnet, address(vm), 2 << 20)
-    check_datagrams(tapnet, address(vm))
-    report = iperf.client(address(vm), "-n", "8M", "-R", prefix=tapnet.command())
+def check_traffic(vm, tapnet, guest, none=()):
+    """The counters of the NIC that are in `none` stay as they are; returns all of them afterwards."""
+    before = vm.stats()["devices"]["nic0"]
+    check_echo(tapnet, guest, 2 << 20)
+    check_datagrams(tapnet, guest)
+    report = iperf.client(guest, "-n", "8M", "-R", prefix=tapnet.command())
     assert report.received_bytes >= 8 << 20
     nic = vm.stats()["devices"]["nic0"]
     assert nic["tx_errors"] == nic["rx_dropped"] == 0
+    assert {name: nic[name] - before[name] for name in none} == dict.fromkeys(none, 0)
     return nic
 
 
-@pytest.mark.parametrize("properties, none", CASES, ids=[case_name(case[0]) for case in CASES])
-def test_ability(vm, tapnet, properties, none):
+@pytest.mark.parametrize("properties, none, none6", CASES, ids=[case_name(case[0]) for case in CASES])
+def test_ability(vm, tapnet, properties, none, none6):
+    since = vm.mark()
     exchange(vm, properties)
-    nic = check_traffic(vm, tapnet)
-    assert all(nic[name] == 0 for name in none), nic
+    nic = check_traffic(vm, tapnet, address(vm), none)
+    version = properties.get("max-nvsp", 0x60001)
+    assert nic["nvsp_version"] == version
+    channels = 2 if version >= 0x50000 and "queues" not in properties else 1
+    assert sum(channel["open"] for channel in nic["channels"]) == channels
+    vm.wait_console(rf"net: nic0: address {GUEST6}", 20, since)
+    nic = check_traffic(vm, tapnet, GUEST6, none6)
     if not properties:
         assert all(nic[name] > 0 for name in LARGE), nic
 
@@ -99,7 +115,7 @@ def test_mtu(boot, vm, tapnet, tmp_path, mtu):
     config.write_text(f"[net]\nmtu = {mtu}\n[services]\necho = on\n")
     tapnet.run("ip", "link", "set", "tap0", "mtu", mtu)
     jumbo = boot.dunlin(vcpus=1, nics=["tap:tap0"], netns=tapnet.name, config=config)
-    assert check_traffic(jumbo, tapnet)["mtu"] == mtu + 14
+    assert check_traffic(jumbo, tapnet, address(jumbo))["mtu"] == mtu + 14
     done = tapnet.run("ping", "-n", "-c", 3, "-i", "0.02", "-M", "do", "-s", mtu - 28,
                       address(jumbo))
     assert " 0% packet loss" in done.stdout, done.stdout

@@ -2,6 +2,7 @@
 """Two NICs: the first on a socket, with the address of dunlin.conf, where this file is the only
 neighbour and speaks raw Ethernet; the second on the user network, with DHCP."""
 
+import os
 import socket
 import struct
 import time
@@ -13,8 +14,17 @@ from hvlib.vm import Forward
 from support import free_port
 
 GUEST, HERE = "192.168.77.2", "192.168.77.1"
+GUEST6, HERE6 = "fd77:7::2", "fd77:7::1"
 GUEST_MAC, HERE_MAC = bytes.fromhex("00155d444c00"), bytes.fromhex("020000000001")
-CONFIG = f"[net]\naddress = {GUEST}/24\nmtu = 1300\n[log]\nlevel = debug\n"
+CONFIG = f"""[net]
+address = {GUEST}/24
+address6 = {GUEST6}/64
+mtu = 1300
+[services]
+echo = on
+[log]
+level = debug
+"""
 ARP_REQUEST = (b"\xff" * 6 + HERE_MAC + b"\x08\x06" +
                struct.pack("!HHBBH6s4s6s4s", 1, 0x800, 6, 4, 1, HERE_MAC, socket.inet_aton(HERE),
                            bytes(6), socket.inet_aton(GUEST)))
@@ -34,8 +44,22 @@ def ipv4(protocol, payload):
     return GUEST_MAC + HERE_MAC + b"\x08\x00" + header + payload
 
 
-def pseudo_header(source, target, segment):
-    return socket.inet_aton(source) + socket.inet_aton(target) + struct.pack("!HH", 6, len(segment))
+def pseudo_header(source, target, segment, protocol=6):
+    return (socket.inet_aton(source) + socket.inet_aton(target) +
+            struct.pack("!HH", protocol, len(segment)))
+
+
+def pseudo_header6(source, target, protocol, segment):
+    return (socket.inet_pton(socket.AF_INET6, source) + socket.inet_pton(socket.AF_INET6, target) +
+            struct.pack("!II", len(segment), protocol))
+
+
+def ipv6(protocol, segment, checksum_at, source=HERE6, target=GUEST6):
+    """A frame with the checksum filled in."""
+    total = checksum(pseudo_header6(source, target, protocol, segment) + segment)
+    segment = segment[:checksum_at] + struct.pack("!H", total) + segment[checksum_at + 2:]
+    return (GUEST_MAC + HERE_MAC + b"\x86\xdd" + struct.pack("!IHBB", 6 << 28, len(segment), protocol, 255) +
+            pseudo_header6(source, target, 0, b"")[:32] + segment)
 
 
 class Cable:
@@ -123,6 +147,33 @@ def test_tcp_checksum(cable):
     assert segment[13] == 0x12  # SYN, ACK
     assert struct.unpack("!H", segment[22:24])[0] == 1300 - 40 and segment[20:22] == b"\x02\x04"
     assert checksum(pseudo_header(GUEST, HERE, segment) + segment) == 0
+
+
+def test_udp_checksum(cable):
+    """The same for datagrams, which the echo service sends back."""
+    datagram = struct.pack("!HHHH", 40001, 7, 8 + 301, 0) + os.urandom(301)
+    total = checksum(pseudo_header(HERE, GUEST, datagram, 17) + datagram)
+    cable.send(ipv4(17, datagram[:6] + struct.pack("!H", total) + datagram[8:]))
+    answer = cable.receive(lambda f: f[12:14] == b"\x08\x00" and f[23] == 17)
+    back = answer[34:14 + struct.unpack("!H", answer[16:18])[0]]
+    assert checksum(answer[14:34]) == 0
+    assert back[6:8] != b"\0\0" and checksum(pseudo_header(GUEST, HERE, back, 17) + back) == 0
+    assert struct.unpack("!HH", back[:4]) == (7, 40001) and back[8:] == datagram[8:]
+
+
+def test_udp_checksum_ip6(cable):
+    """And over IPv6; first the guest asks who we are."""
+    datagram = struct.pack("!HHHH", 40001, 7, 8 + 301, 0) + os.urandom(301)
+    cable.send(ipv6(17, datagram, 6))
+    question = cable.receive(lambda f: f[12:14] == b"\x86\xdd" and f[20] == 58 and f[54] == 135 and
+                             f[62:78] == socket.inet_pton(socket.AF_INET6, HERE6))
+    assert question[22:38] == socket.inet_pton(socket.AF_INET6, GUEST6)
+    cable.send(ipv6(58, struct.pack("!BBHI", 136, 0, 0, 0x60000000) + question[62:78] + b"\2\1" +
+                    HERE_MAC, 2))
+    answer = cable.receive(lambda f: f[12:14] == b"\x86\xdd" and f[20] == 17)
+    back = answer[54:54 + struct.unpack("!H", answer[18:20])[0]]
+    assert checksum(pseudo_header6(GUEST6, HERE6, 17, back) + back) == 0
+    assert struct.unpack("!HH", back[:4]) == (7, 40001) and back[8:] == datagram[8:]
 
 
 @pytest.mark.parametrize("options", [[], ["-R"]], ids=["to-guest", "from-guest"])

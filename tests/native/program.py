@@ -10,6 +10,7 @@ import select
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 from support import ROOT, make
 

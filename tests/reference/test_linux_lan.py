@@ -1,14 +1,11 @@
 # SPDX-License-Identifier: BSD-2-Clause
-"""The witness on a tap with vnet headers (needs root), and with hosts of older NVSP versions."""
+"""The witness on a tap with vnet headers (needs root)."""
 
 import pytest
 
 from hvlib import iperf
-from hvlib.vm import Forward
 from linux import Linux, spec_fields
-from support import check_steady, free_port
-
-NVSP = {"6": 0x60000, "5": 0x50000, "4": 0x40000, "2": 0x30002, "1": 0x2}
+from support import check_steady
 
 
 @pytest.fixture(scope="module")
@@ -47,17 +44,4 @@ def test_nothing_is_left(guest):
     assert after["tx_csum_offloaded"] > 1000
     assert after["tx_errors"] == 0 and after["tx_pending"] == 0
     assert after["rx_sections_outstanding"] <= 64  # Linux gives them back in batches
-    assert guest.kernel_complaints() == []
-
-
-@pytest.mark.parametrize("version", NVSP)
-def test_older_nvsp(boot, version):
-    port = free_port()
-    guest = Linux(boot.start(**spec_fields(vcpus=1, forwards=[Forward(port, 5201)],
-                                           nic_opts=[f"max-nvsp={NVSP[version]:#x}"])))
-    assert nic(guest)["nvsp_version"] == NVSP[version]
-    for direction in ((), ("-R",)):
-        report = iperf.client("127.0.0.1", "-t", 1, *direction, port=port, one_off_server=True)
-        assert report.received_bytes > 1_000_000
-        check_steady(report, seconds=1)
     assert guest.kernel_complaints() == []

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The witness and what the NIC does for it: large sends (LSO, Linux's TSO), coalesced receives
 (RSC, its LRO), checksums, VLAN tags, jumbo frames, the packet filter. Each is switched at run time,
-or taken away by a NIC without it, and all that is sent comes back as it was. Needs root for the
+or taken away by a NIC without it or of an older version, and all that is sent comes back as it was. Needs root for the
 tap."""
 
 import re
@@ -181,6 +181,8 @@ def replug(guest, **properties):
 
 # Properties of a poorer NIC; what Linux then says is off; counters that stay 0.
 POORER = [
+    *(({"max-nvsp": version}, ("large-receive-offload",), ("rx_coalesced",))
+      for version in (0x60000, 0x50000, 0x40000, 0x30002, 0x2)),
     ({"csum-tx4": False}, ("tx-tcp-segmentation",), ()),
     ({"csum-tx6": False}, ("tx-tcp6-segmentation",), ()),
     ({"csum-rx4": False}, (), ()),
@@ -197,12 +199,13 @@ POORER = [
 
 
 @pytest.mark.parametrize("properties, off, none", POORER,
-                         ids=[",".join(map(str, case[0])) for case in POORER])
+                         ids=[",".join(f"{k}={v:#x}" for k, v in case[0].items()) for case in POORER])
 def test_poorer_nic(guest, tapnet, properties, off, none):
     replug(guest, **properties)
     features = guest.check("ethtool -k eth0")
     for name in off:
         assert re.search(rf"^\s*{name}: off", features, re.M), features
+    assert nic(guest)["nvsp_version"] == properties.get("max-nvsp", 0x60001)
     counts = counted(guest, tapnet)
     assert all(counts[name] == 0 for name in none), counts
     assert counts["rx_dropped"] == 0
