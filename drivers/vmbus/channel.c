@@ -193,8 +193,22 @@ static void core_remove(void *arg)
     bus.by_relid[channel->relid] = NULL;
 }
 
+static void post_close(struct channel *channel)
+{
+    struct vmbus_relid message = {.header.type = VMBUS_CLOSE, .relid = channel->relid};
+
+    if (!channel->device->rescinded)
+        vmbus_post(&message, sizeof(message), channel->device);
+}
+
+static bool taken_back(const struct vmbus_device *device)
+{
+    return device->rescinded || (device->primary && device->primary->rescinded);
+}
+
 static int post_open(struct channel *channel, uint32_t ring_pages)
 {
+    struct vmbus_device *device = channel->device;
     struct vmbus_open message = {
         .header.type = VMBUS_OPEN,
         .relid = channel->relid,
@@ -206,20 +220,21 @@ static int post_open(struct channel *channel, uint32_t ring_pages)
     struct vmbus_call call = {
         .answer = VMBUS_OPEN_RESULT, .relid = channel->relid, .id = channel->relid};
 
-    int r = vmbus_call(&call, &message, sizeof(message), channel->device, VMBUS_ANSWER_TIMEOUT);
+    vmbus_call_begin(&call);
+    int r = vmbus_post(&message, sizeof(message), device);
+    bool posted = r == 0;
+    if (posted)
+        r = vmbus_call_wait(&call, device, VMBUS_ANSWER_TIMEOUT);
+    if (posted && r == -ENODEV && !taken_back(device)) // only its primary failed: this is answered
+        r = vmbus_call_wait(&call, NULL, VMBUS_RESCINDED_TIMEOUT);
+    vmbus_call_end(&call);
+    if (posted && r == -ETIMEDOUT) // the host may open it yet
+        post_close(channel);
     if (r == 0 && call.result.status != 0) {
         log_error("vmbus: relid %u: open refused, status %#x", channel->relid, call.result.status);
         return -EIO;
     }
     return r;
-}
-
-static void post_close(struct channel *channel)
-{
-    struct vmbus_relid message = {.header.type = VMBUS_CLOSE, .relid = channel->relid};
-
-    if (!channel->device->rescinded)
-        vmbus_post(&message, sizeof(message), channel->device);
 }
 
 // Gives the rings back: 0 if the host has let go of them.
@@ -265,8 +280,6 @@ int channel_open(struct channel *channel, struct vmbus_device *device, unsigned 
     core_call(core, core_add, channel);
     r = post_open(channel, pages);
     if (r) {
-        if (r == -ETIMEDOUT) // the host may open it yet
-            post_close(channel);
         core_remove_and_forget(channel);
         rings_free(channel);
         return r;

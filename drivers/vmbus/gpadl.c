@@ -55,17 +55,22 @@ size_t gpadl_message(uint32_t relid, uint32_t handle, uint64_t gpa, uint32_t pag
     return sizeof(body) + count * sizeof(uint64_t);
 }
 
-static int post_all(struct vmbus_device *device, uint32_t handle, uint64_t gpa, uint32_t pages)
+// What has been begun is said to the end, even if the device is rescinded: the host knows whole GPADLs
+// only. *known: it has heard of this one.
+static int post_all(struct vmbus_device *device, uint32_t handle, uint64_t gpa, uint32_t pages,
+                    bool *known)
 {
     uint8_t message[HV_MESSAGE_PAYLOAD_MAX];
 
+    *known = false;
     for (unsigned i = 0;; i++) {
         size_t len = gpadl_message(device->relid, handle, gpa, pages, i, message);
         if (len == 0)
             return 0;
-        int r = vmbus_post(message, len, device);
+        int r = vmbus_post(message, len, *known ? NULL : device);
         if (r)
             return r;
+        *known = true;
     }
 }
 
@@ -82,11 +87,14 @@ int gpadl_create(struct vmbus_device *device, void *memory, uint32_t pages, stru
         next_handle = 1;
     struct vmbus_call call = {.answer = VMBUS_GPADL_CREATED, .relid = device->relid, .id = handle};
 
+    bool known;
     vmbus_call_begin(&call);
-    int r = post_all(device, handle, virt_to_phys(memory), pages);
+    int r = post_all(device, handle, virt_to_phys(memory), pages, &known);
     if (r == 0)
         r = vmbus_call_wait(&call, device, VMBUS_ANSWER_TIMEOUT);
     vmbus_call_end(&call);
+    if (!known)
+        return r;
     if (r == 0 && call.result.status != 0)
         return -EIO; // refused: the host has forgotten it
     *out = (struct gpadl){.handle = handle, .pages = pages, .memory = memory};

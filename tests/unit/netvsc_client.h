@@ -66,7 +66,10 @@ extern unsigned machine_cores;
 // So many cores, and a NIC that can have so many channels.
 void want_cores(unsigned count, unsigned queues);
 
-// Starts the machine with VMBus and netvsc and runs until nothing happens any more.
+// Makes the machine with VMBus and netvsc; nothing has happened yet.
+void start_machine(void);
+
+// The same, and runs until nothing happens any more.
 void start(void);
 
 // The same; the NIC has to come up.
@@ -83,6 +86,9 @@ void check_all_freed(void);
 
 // Runs test() in a process of its own; fails the cmocka test if it does not end well.
 void in_child(void (*test)(void));
+
+// What run() returns in a process of its own.
+unsigned number_in_child(uint32_t (*run)(void));
 
 // How many questions a machine with a NIC of so many channels asks the host, one core for each.
 int questions_of_a_good_run(unsigned channels);
