@@ -7,6 +7,7 @@
 #include "kernel/core.h"
 #include "kernel/message.h"
 #include "net/interface.h"
+#include "net/stack.h"
 
 // Pages that may be with all packets under way, or kept by lwIP after they crossed.
 #define PAGES_MAX 1024
@@ -95,7 +96,7 @@ bool cross_send(const struct interface *interface, unsigned core, const struct p
     c->checks = interface->netif.chksum_flags;
     c->segments = (uint16_t)interface_arriving_segments();
     c->hops = (uint8_t)(hops + 1);
-    pbuf_copy_partial(p, c->packet, p->tot_len, 0);
+    stack_copy_received(c->packet, p);
     struct outbox *box = &outboxes[core];
     if (box->first)
         box->last->next = c;

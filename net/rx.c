@@ -1,7 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// From a NIC to lwIP. Received frames are lent to lwIP: their headers are copied, because the host may
-// still write the receive buffer and lwIP reads headers more than once; the payload stays where it is
-// and goes back when lwIP frees it. On the way coalesce.c makes few large ones of many. Runs on the core of the NIC's channel.
+// From a NIC to lwIP. Small frames are copied, others lent (loan.c). On the way coalesce.c makes few
+// large ones of many. Runs on the core of the NIC's channel.
 #include <string.h>
 
 #include "kernel/alloc.h"
@@ -11,71 +10,21 @@
 #include "lwip/prot/ip6.h"
 #include "net/cross.h"
 #include "net/interface.h"
+#include "net/loan.h"
 #include "net/stack.h"
 
-// Headers that are read in place: Ethernet, IPv4 and TCP, each as long as it can be. IPv6 packets with
-// other headers before TCP's or UDP's are copied whole.
-#define HEADER_BYTES (14 + 60 + 60)
 // Up to this length a frame is copied whole: cheaper than lending, and its section is free at once.
 #define COPY_BYTES 256
+_Static_assert(COPY_BYTES >= LOAN_HEADER, "what is lent has more than headers");
 
 // Frames are copied out of the receive buffer into pbufs of at most so many bytes.
 #define COPY_PIECE 8192
-
-struct rx_part { // a stretch of a received frame
-    struct pbuf_custom pbuf;
-    struct rx_loan *loan;
-    void *token; // one of the loan's
-};
-
-// A received frame on loan: its first part is `header`, the others refer to the receive buffer. lwIP
-// frees them one by one; the tokens go back with the last.
-struct rx_loan {
-    struct interface *interface;
-    unsigned count;  // of parts
-    unsigned live;   // that are not free yet
-    uint32_t rest;   // bytes in all but the first
-    unsigned tokens; // kept in the first parts, in order
-    uint8_t header[HEADER_BYTES];
-    struct rx_part parts[];
-};
 
 static PERCORE unsigned arriving; // frames of the wire in what lwIP is being given
 
 unsigned interface_arriving_segments(void)
 {
     return arriving;
-}
-
-static void rx_return(struct rx_loan *loan)
-{
-    loan->interface->rx_on_loan--;
-    for (unsigned i = 0; i < loan->tokens; i++)
-        nic_rx_release(loan->interface->nic, loan->parts[i].token);
-    heap_free(loan);
-}
-
-static void rx_part_freed(struct pbuf *p)
-{
-    struct rx_loan *loan = ((struct rx_part *)p)->loan;
-    if (--loan->live == 0)
-        rx_return(loan);
-}
-
-void stack_free_received(struct pbuf *p)
-{
-    const struct rx_part *part = (const struct rx_part *)p;
-    if (p->ref == 1 && (p->flags & PBUF_FLAG_IS_CUSTOM) &&
-        part->pbuf.custom_free_function == rx_part_freed && part == part->loan->parts) {
-        // The whole loan, as it was made but for headers taken off its front, and nothing behind it.
-        struct rx_loan *loan = part->loan;
-        const struct pbuf *last = &loan->parts[loan->count - 1].pbuf.pbuf;
-        if (loan->live == loan->count && !last->next && p->tot_len == p->len + loan->rest) {
-            rx_return(loan);
-            return;
-        }
-    }
-    pbuf_free(p);
 }
 
 // The frame in memory of its own; its sections are given back by the caller. NULL: no memory.
@@ -105,59 +54,6 @@ static struct pbuf *rx_copy(struct interface *interface, const struct nic_frame 
     return all;
 }
 
-// Refers to `len` bytes; the frame has `left` from there to its end.
-static void rx_part_init(struct rx_loan *loan, struct rx_part *part, const void *data, uint32_t len,
-                         uint32_t left)
-{
-    // lwIP does not write a received payload, so the receive buffer need not be const to it.
-    part->pbuf.pbuf = (struct pbuf){.next = &(part + 1)->pbuf.pbuf,
-                                    .payload = (void *)(uintptr_t)data,
-                                    .tot_len = (u16_t)left,
-                                    .len = (u16_t)len,
-                                    .type_internal = PBUF_REF,
-                                    .flags = PBUF_FLAG_IS_CUSTOM,
-                                    .ref = 1};
-    part->pbuf.custom_free_function = rx_part_freed;
-    part->loan = loan;
-}
-
-// The frame with private headers and a payload that stays where it is. NULL: no memory.
-static struct pbuf *rx_lend(struct interface *interface, const struct nic_frame *in,
-                            void *const *tokens, unsigned count)
-{
-    struct rx_loan *loan = net_alloc(sizeof(*loan) + (in->count + 1) * sizeof(loan->parts[0]));
-    if (!loan)
-        return NULL;
-    loan->interface = interface;
-    loan->tokens = count;
-    for (unsigned i = 0; i < count; i++)
-        loan->parts[i].token = tokens[i];
-    struct rx_part *part = loan->parts;
-    rx_part_init(loan, part++, loan->header, HEADER_BYTES, in->len);
-    const struct nic_piece *piece = in->pieces, *end = piece + in->count;
-    uint32_t headers = 0, left = in->len - HEADER_BYTES, used = 0;
-    loan->rest = left;
-    while (headers < HEADER_BYTES) { // most often all in the first piece
-        used = LWIP_MIN(piece->len, HEADER_BYTES - headers);
-        memcpy(loan->header + headers, piece->data, used);
-        headers += used;
-        if (used == piece->len) {
-            piece++;
-            used = 0;
-        }
-    }
-    for (; piece < end; piece++) {
-        uint32_t len = piece->len - used;
-        rx_part_init(loan, part++, (const uint8_t *)piece->data + used, len, left);
-        left -= len;
-        used = 0;
-    }
-    (part - 1)->pbuf.pbuf.next = NULL;
-    loan->live = loan->count = (unsigned)(part - loan->parts);
-    interface->rx_on_loan++;
-    return &loan->parts[0].pbuf.pbuf;
-}
-
 // Neighbour discovery, fragments and the like: lwIP reads, and writes, more of them than a header.
 static bool is_control6(const struct nic_frame *in)
 {
@@ -184,9 +80,12 @@ static void rx_deliver(void *ctx, const struct nic_frame *in, void *const *token
 {
     struct interface *interface = ctx;
     bool copy = in->len <= COPY_BYTES || nic_rx_scarce(interface->nic) || is_control6(in);
-    struct pbuf *p = copy ? rx_copy(interface, in) : rx_lend(interface, in, tokens, count);
-    for (unsigned i = 0; i < count && (copy || !p); i++)
-        nic_rx_release(interface->nic, tokens[i]);
+    struct pbuf *p = copy ? NULL : loan_frame(interface, in, tokens, count);
+    if (!p) {
+        p = rx_copy(interface, in);
+        for (unsigned i = 0; i < count; i++)
+            nic_rx_release(interface->nic, tokens[i]);
+    }
     if (!p) {
         interface->rx_no_memory++;
         return;

@@ -44,8 +44,21 @@ void connect_start(void);
 err_t stack_tcp_connect(struct tcp_pcb *pcb, const ip_addr_t *remote, u16_t remote_port,
                         tcp_connected_fn connected);
 
-// Frees what a tcp_recv() callback was given, as pbuf_free() does, but in one step where it can be: a
-// frame of 64 KiB has many parts. The core that received it.
+// What a connection received may lie in many pieces that lwIP takes for one pbuf (loan.c). So data of
+// TCP is read by these alone: no payload may be touched otherwise, nor pbuf_copy_partial() and the like be
+// used. A reader goes through a chain once.
+struct stack_reader {
+    const struct pbuf *part;
+    uint32_t done;          // bytes of the part
+    uint32_t piece, passed; // of a part in pieces: the piece that is read, bytes before it
+};
+void stack_read_from(struct stack_reader *reader, const struct pbuf *p);
+// The next stretch and its length (1 or more), NULL at the end. Good until the chain is freed; the host
+// may change it.
+const uint8_t *stack_read(struct stack_reader *reader, u16_t *len);
+// Copies all of it: p->tot_len bytes.
+void stack_copy_received(void *to, const struct pbuf *p);
+// Frees it, as pbuf_free() does, but in one step where it can be. The core that received it.
 void stack_free_received(struct pbuf *p);
 
 // The least MSS of a connection, whatever the peer asks for, and of large send (Linux's own least): a

@@ -333,6 +333,9 @@ struct rndis_fragment { // checked
     uint32_t offset;    // of the data, from the start of the message
     uint32_t length;
     uint8_t flags; // enum rndis_packet_flags
+    // What the message says, two fields in each: type, length; data_offset, data_length; ppi_offset,
+    // ppi_length; of the first PPI size, type; offset, value.
+    uint64_t said[5];
 };
 
 // Takes apart such a message. False: it is another one, or not in order, and rndis_header_check() and
@@ -341,31 +344,49 @@ static inline bool rndis_continuation(const uint8_t *message, uint32_t range,
                                       struct rndis_fragment *out)
 {
     const uint8_t *ppi = message + sizeof(struct rndis_packet);
-    uint64_t type_length, data, area, size_type, offset_id; // two fields each
+    uint64_t *said = out->said;
 
     if (range < RNDIS_FRAGMENT_DATA)
         return false;
-    memcpy(&type_length, message, 8);
-    memcpy(&data, message + offsetof(struct rndis_packet, data_offset), 8);
-    memcpy(&area, message + offsetof(struct rndis_packet, ppi_offset), 8);
-    memcpy(&size_type, ppi, 8);
-    memcpy(&offset_id, ppi + offsetof(struct rndis_ppi, offset), 8);
-    // The host may write meanwhile: what was read is judged.
-    __asm__ volatile(""
-                     : "+r"(type_length), "+r"(data), "+r"(area), "+r"(size_type), "+r"(offset_id)
-                     :
-                     : "memory");
-    uint32_t length = (uint32_t)(type_length >> 32), begin = (uint32_t)data + RNDIS_HEADER_BYTES;
+    memcpy(&said[0], message, 8);
+    memcpy(&said[1], message + offsetof(struct rndis_packet, data_offset), 8);
+    memcpy(&said[2], message + offsetof(struct rndis_packet, ppi_offset), 8);
+    memcpy(&said[3], ppi, 8);
+    memcpy(&said[4], ppi + offsetof(struct rndis_ppi, offset), 8);
+    __asm__ volatile("" ::: "memory"); // the host may write meanwhile: what was read is judged
+    uint32_t length = (uint32_t)(said[0] >> 32), begin = (uint32_t)said[1] + RNDIS_HEADER_BYTES;
     out->offset = begin;
-    out->length = (uint32_t)(data >> 32);
-    out->flags = (uint8_t)(offset_id >> 40);
-    return (uint32_t)type_length == RNDIS_PACKET && (uint32_t)area == RNDIS_PACKET_BODY &&
-           area >> 32 >= sizeof(struct rndis_ppi) + 4 &&
-           size_type == ((uint64_t)PPI_PACKET_ID << 32 | (sizeof(struct rndis_ppi) + 4)) &&
-           (uint32_t)offset_id == sizeof(struct rndis_ppi) &&
+    out->length = (uint32_t)(said[1] >> 32);
+    out->flags = (uint8_t)(said[4] >> 40);
+    return (uint32_t)said[0] == RNDIS_PACKET && (uint32_t)said[2] == RNDIS_PACKET_BODY &&
+           said[2] >> 32 >= sizeof(struct rndis_ppi) + 4 &&
+           said[3] == ((uint64_t)PPI_PACKET_ID << 32 | (sizeof(struct rndis_ppi) + 4)) &&
+           (uint32_t)said[4] == sizeof(struct rndis_ppi) &&
            (out->flags & (RNDIS_FRAGMENT | RNDIS_FRAGMENT_FIRST)) == RNDIS_FRAGMENT &&
            length <= range && begin >= RNDIS_FRAGMENT_DATA && begin <= length &&
            out->length - 1 < length - begin;
+}
+
+static inline uint64_t rndis_word(const uint8_t *at)
+{
+    uint64_t word;
+
+    memcpy(&word, at, sizeof(word));
+    return word;
+}
+
+// True if a message, in a range of the same length as the one that `f` was found in, says the same, so
+// that `f` holds for it as well. Reads each byte once; what is used later are f's.
+static inline __attribute__((always_inline)) bool rndis_repeats(const uint8_t *message,
+                                                                const struct rndis_fragment *f)
+{
+    const uint8_t *ppi = message + sizeof(struct rndis_packet);
+
+    return rndis_word(message) == f->said[0] &&
+           rndis_word(message + offsetof(struct rndis_packet, data_offset)) == f->said[1] &&
+           rndis_word(message + offsetof(struct rndis_packet, ppi_offset)) == f->said[2] &&
+           rndis_word(ppi) == f->said[3] &&
+           rndis_word(ppi + offsetof(struct rndis_ppi, offset)) == f->said[4];
 }
 
 // Checks a private copy of a query's completion: the information in it, or NULL.

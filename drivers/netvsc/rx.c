@@ -13,6 +13,11 @@
 
 #define RANGES_AT_ONCE 32u
 
+static uint32_t least(uint32_t a, uint32_t b)
+{
+    return a < b ? a : b;
+}
+
 int rx_start(struct nic_queue *q)
 {
     uint32_t sections = q->nic->receive.section_count;
@@ -191,28 +196,27 @@ static bool add_fragment(struct nic_queue *q, struct rx_group *group, const uint
 }
 
 // One range of the receive buffer: a frame or a control message. True if the client got a frame.
-static bool range_message(struct nic_queue *q, struct rx_group *group,
-                          const struct transfer_range *range)
+static bool range_message(struct nic_queue *q, struct rx_group *group, struct transfer_range range)
 {
     const struct receive_buffer *buffer = &q->nic->receive;
     struct nic_rx *rx = &q->rx;
     struct rndis_header header;
     struct rndis_frame frame;
 
-    if (range->offset > buffer->bytes || range->bytes > buffer->bytes - range->offset ||
-        range->bytes > buffer->section_size) {
+    if (range.offset > buffer->bytes || range.bytes > buffer->bytes - range.offset ||
+        range.bytes > buffer->section_size) {
         rx->bad_ranges++;
         group->status = NVSP_STATUS_FAILURE;
         abandon(q, group);
         return false;
     }
-    const uint8_t *message = buffer->memory + range->offset;
-    enum rndis_verdict verdict = rndis_header_check(message, range->bytes, &header);
+    const uint8_t *message = buffer->memory + range.offset;
+    enum rndis_verdict verdict = rndis_header_check(message, range.bytes, &header);
     if (verdict == RNDIS_OK && header.type != RNDIS_PACKET && q->index != 0)
         verdict = RNDIS_BAD_DATA; // control messages are for the primary channel
     if (verdict == RNDIS_OK && header.type != RNDIS_PACKET) {
         abandon(q, group);
-        control_message(q->nic, message, header.length, range->bytes);
+        control_message(q->nic, message, header.length, range.bytes);
         return false;
     }
     if (verdict == RNDIS_OK)
@@ -248,52 +252,81 @@ static bool transfer_check(struct nic_queue *q, const struct ring_packet *packet
            header.range_count <= (packet->header_len - fixed) / sizeof(struct transfer_range);
 }
 
-// Adds what continues the frame that is being put together: as many of the ranges as are in order, not
-// beyond its last. Returns how many.
+// A private copy of a range that the host may write.
+static inline struct transfer_range read_range(const struct transfer_range *shared)
+{
+    struct transfer_range range;
+
+    copy_from_shared(&range, shared, sizeof(range));
+    return range;
+}
+
+// Most fragments differ from the one before, `f` in `bytes` bytes, only in where they lie: adds those of
+// the ranges for which that is so. Returns how many.
+static uint32_t take_alike(const struct receive_buffer *buffer, const struct transfer_range *ranges,
+                           uint32_t count, uint32_t bytes, const struct rndis_fragment *f,
+                           struct nic_piece *piece)
+{
+    const struct rndis_fragment like = *f;
+    const uint8_t *memory = buffer->memory;
+    uint32_t offset_max = buffer->bytes - buffer->section_size;
+    uint32_t taken = 0;
+
+    for (; taken < count; taken++, piece++) {
+        struct transfer_range range = read_range(&ranges[taken]);
+        const uint8_t *message = memory + range.offset;
+
+        if (range.bytes != bytes || range.offset > offset_max || !rndis_repeats(message, &like))
+            break;
+        *piece = (struct nic_piece){message + like.offset, like.length};
+    }
+    return taken;
+}
+
+// Adds what continues the frame that is being put together: as many of the ranges, which the host may
+// write, as are in order, not beyond its last. Returns how many.
 static uint32_t take_fragments(struct nic_queue *q, const struct transfer_range *ranges,
                                uint32_t count, bool *last)
 {
     const struct receive_buffer *buffer = &q->nic->receive;
-    const uint8_t *memory = buffer->memory;
-    uint32_t section = buffer->section_size, offset_max = buffer->bytes - section;
     struct rx_assembly *a = &q->rx.assembly;
-    struct nic_piece *pieces = a->pieces, *end = pieces + NIC_RX_PIECES;
-    struct nic_piece *piece = pieces + a->count;
-    uint32_t taken = 0, len = a->len;
+    uint32_t taken = 0;
 
     *last = false;
     while (taken < count && !*last) {
-        const struct transfer_range *range = &ranges[taken];
+        struct transfer_range range = read_range(&ranges[taken]);
+        const uint8_t *message = buffer->memory + range.offset;
         struct rndis_fragment f;
 
-        if (range->bytes > section || range->offset > offset_max ||
-            !rndis_continuation(memory + range->offset, range->bytes, &f))
+        if (range.bytes > buffer->section_size ||
+            range.offset > buffer->bytes - buffer->section_size ||
+            !rndis_continuation(message, range.bytes, &f))
             break;
-        if (piece == end || f.length > UINT16_MAX - len)
+        if (a->count == NIC_RX_PIECES || f.length > UINT16_MAX - a->len)
             break;
-        *piece++ = (struct nic_piece){memory + range->offset + f.offset, f.length};
-        len += f.length;
+        a->pieces[a->count++] = (struct nic_piece){message + f.offset, f.length};
+        a->len += f.length;
         *last = f.flags & RNDIS_FRAGMENT_LAST;
         taken++;
+        if (*last)
+            break;
+        uint32_t most = least(count - taken, NIC_RX_PIECES - a->count);
+        uint32_t alike =
+            take_alike(buffer, ranges + taken, least(most, (UINT16_MAX - a->len) / f.length),
+                       range.bytes, &f, a->pieces + a->count);
+        a->count += alike;
+        a->len += alike * f.length;
+        taken += alike;
     }
-    a->count = (unsigned)(piece - pieces);
-    a->len = len;
     return taken;
 }
 
-// Of a packet's ranges those from `first`, at most RANGES_AT_ONCE. True if the client got a frame.
-static bool some_ranges(struct nic_queue *q, struct rx_group *group,
-                        const struct ring_packet *packet, uint32_t first, uint32_t count)
+// Ranges of one packet. True if the client got a frame.
+static bool take_ranges(struct nic_queue *q, struct rx_group *group,
+                        const struct transfer_range *ranges, uint32_t count)
 {
-    struct transfer_range ranges[RANGES_AT_ONCE];
     bool frames = false;
 
-    if (count > RANGES_AT_ONCE)
-        count = RANGES_AT_ONCE;
-    ring_copy_out(&q->channel.in, packet,
-                  sizeof(struct packet_descriptor) + sizeof(struct transfer_pages_header) +
-                      first * (uint32_t)sizeof(ranges[0]),
-                  ranges, count * (uint32_t)sizeof(ranges[0]));
     for (uint32_t i = 0; i < count;) {
         bool last = false;
         uint32_t taken = 0;
@@ -304,8 +337,32 @@ static bool some_ranges(struct nic_queue *q, struct rx_group *group,
         if (last)
             frames |= complete(q, group);
         else if (taken == 0)
-            frames |= range_message(q, group, &ranges[i++]);
+            frames |= range_message(q, group, read_range(&ranges[i++]));
         i += taken;
+    }
+    return frames;
+}
+
+// All ranges of a packet, where they lie; those that go round the ring's end from a copy, in portions.
+static bool all_ranges(struct nic_queue *q, struct rx_group *group,
+                       const struct ring_packet *packet, uint32_t count)
+{
+    const struct ring_in *ring = &q->channel.in;
+    uint32_t offset = sizeof(struct packet_descriptor) + sizeof(struct transfer_pages_header);
+    const uint32_t size = sizeof(struct transfer_range);
+    const struct transfer_range *ranges = ring_look_at(ring, packet, offset, count * size);
+    bool frames = false;
+
+    if (ranges)
+        return take_ranges(q, group, ranges, count);
+    while (count) {
+        struct transfer_range copy[RANGES_AT_ONCE];
+        uint32_t portion = least(count, RANGES_AT_ONCE);
+
+        ring_copy_out(ring, packet, offset, copy, portion * size);
+        frames |= take_ranges(q, group, copy, portion);
+        offset += portion * size;
+        count -= portion;
     }
     return frames;
 }
@@ -336,8 +393,8 @@ static bool transfer_packet(struct nic_queue *q, const struct ring_packet *packe
     rx->pinned += ranges;
     if (rx->pinned > rx->pinned_peak)
         rx->pinned_peak = rx->pinned;
-    for (uint32_t i = 0; i < ranges; i += RANGES_AT_ONCE)
-        frames |= some_ranges(q, group, packet, i, ranges - i);
+    if (ranges)
+        frames = all_ranges(q, group, packet, ranges);
     abandon(q, group);
     group_put(q, group);
     return frames;

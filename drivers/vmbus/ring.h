@@ -110,6 +110,17 @@ static inline void ring_copy_out(const struct ring_in *ring, const struct ring_p
     ring_copy_at(ring, position < ring->size ? position : position - ring->size, dst, len);
 }
 
+// [offset, offset+len) of the packet where it lies in the ring, or NULL if it goes round the end. The
+// host may write it: each byte is to be read once.
+static inline const void *ring_look_at(const struct ring_in *ring, const struct ring_packet *packet,
+                                       uint32_t offset, uint32_t len)
+{
+    uint32_t position = packet->position + offset;
+
+    position = position < ring->size ? position : position - ring->size;
+    return len <= ring->size - position ? ring->data + position : NULL;
+}
+
 // Gives everything read so far back to the host. True if it waits for room and must be signalled.
 bool ring_in_release(struct ring_in *ring);
 

@@ -113,11 +113,14 @@ static err_t on_receive(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t er
         return go_on(echo, pcb);
     }
     bool kept = true;
-    for (const struct pbuf *part = p; part && kept; part = part->next) {
-        const uint8_t *data = part->payload;
-        u16_t sent = echo->waiting ? 0 : send_back(pcb, data, part->len);
-        if (sent < part->len)
-            kept = keep(echo, data + sent, part->len - sent);
+    struct stack_reader reader;
+    const uint8_t *data;
+    u16_t len;
+    stack_read_from(&reader, p);
+    while (kept && (data = stack_read(&reader, &len))) {
+        u16_t sent = echo->waiting ? 0 : send_back(pcb, data, len);
+        if (sent < len)
+            kept = keep(echo, data + sent, len - sent);
     }
     stack_free_received(p);
     if (kept)

@@ -138,9 +138,12 @@ static err_t on_receive(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t er
         stream_receive(c, p);
         return ERR_OK;
     }
-    for (const struct pbuf *part = p; part; part = part->next) {
-        const uint8_t *data = part->payload;
-        size_t len = part->len, taken = 0;
+    struct stack_reader reader;
+    const uint8_t *data;
+    u16_t len;
+    stack_read_from(&reader, p);
+    while ((data = stack_read(&reader, &len))) {
+        size_t taken = 0;
         if (c->role == CONNECTION_NEW && !c->closing)
             taken = feed_cookie(c, data, len);
         if (c->role == CONNECTION_CONTROL && taken < len)
