@@ -29,9 +29,9 @@ struct coalesce_flow {
     uint8_t transport;     // where its TCP header begins,
     uint8_t header_len;    // and ends
     struct nic_frame first;
-    struct nic_piece first_piece;
+    struct nic_rx_piece first_piece;
     uint8_t header[COALESCE_HEADER];
-    struct nic_piece pieces[1 + COALESCE_SEGMENTS]; // header, payloads
+    struct nic_rx_piece pieces[1 + COALESCE_SEGMENTS]; // header, payloads
     void *tokens[COALESCE_SEGMENTS];
 };
 

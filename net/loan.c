@@ -37,7 +37,7 @@ struct loan {
     unsigned piece_count; // of the rest if it is folded, else 0
     struct loan_part header_part, rest_part;
     uint8_t header[LOAN_HEADER];
-    struct nic_piece pieces[];
+    struct nic_rx_piece pieces[];
 };
 
 static void give_back(struct loan *loan)
@@ -88,13 +88,13 @@ static const uint8_t *read_folded(struct stack_reader *reader, const struct loan
 {
     const struct pbuf *p = reader->part;
     uint32_t at = (uint32_t)((uint64_t)p->payload - FOLDED) + reader->done;
-    while (at - reader->passed >= loan->pieces[reader->piece].len)
-        reader->passed += loan->pieces[reader->piece++].len;
-    const struct nic_piece *piece = &loan->pieces[reader->piece];
+    while (at - reader->passed >= nic_rx_len(loan->pieces[reader->piece]))
+        reader->passed += nic_rx_len(loan->pieces[reader->piece++]);
+    struct nic_rx_piece piece = loan->pieces[reader->piece];
     uint32_t skip = at - reader->passed;
-    *len = (u16_t)LWIP_MIN(piece->len - skip, (uint32_t)p->len - reader->done);
+    *len = (u16_t)LWIP_MIN(nic_rx_len(piece) - skip, (uint32_t)p->len - reader->done);
     reader->done += *len;
-    return (const uint8_t *)piece->data + skip;
+    return nic_rx_data(piece) + skip;
 }
 
 const uint8_t *stack_read(struct stack_reader *reader, u16_t *len)
@@ -140,16 +140,16 @@ static bool is_plain_tcp(const uint8_t *header)
 }
 
 // Copies the headers; returns the first piece with more, and in *used how much of it they took.
-static const struct nic_piece *copy_header(struct loan *loan, const struct nic_frame *in,
-                                           uint32_t *used)
+static const struct nic_rx_piece *copy_header(struct loan *loan, const struct nic_frame *in,
+                                              uint32_t *used)
 {
-    const struct nic_piece *piece = in->pieces;
+    const struct nic_rx_piece *piece = in->pieces;
     uint32_t done = 0;
     for (;; piece++) { // most often all is in the first piece
-        uint32_t len = LWIP_MIN(piece->len, LOAN_HEADER - done);
-        memcpy(loan->header + done, piece->data, len);
+        uint32_t len = LWIP_MIN(nic_rx_len(*piece), LOAN_HEADER - done);
+        memcpy(loan->header + done, nic_rx_data(*piece), len);
         done += len;
-        if (len < piece->len) {
+        if (len < nic_rx_len(*piece)) {
             *used = len;
             return piece;
         }
@@ -178,7 +178,7 @@ struct pbuf *loan_frame(struct interface *interface, const struct nic_frame *in,
         net_alloc(sizeof(*loan) + in->count * sizeof(loan->pieces[0]) + count * sizeof(*tokens));
     if (!loan)
         return NULL;
-    const struct nic_piece *first = copy_header(loan, in, &used);
+    const struct nic_rx_piece *first = copy_header(loan, in, &used);
     unsigned pieces = in->count - (unsigned)(first - in->pieces);
     if (pieces > 1 && (!(in->csum & NIC_CSUM_L4_OK) || !is_plain_tcp(loan->header))) {
         heap_free(loan);
@@ -189,11 +189,11 @@ struct pbuf *loan_frame(struct interface *interface, const struct nic_frame *in,
     loan->rest = in->len - LOAN_HEADER;
     loan->tokens = memcpy(&loan->pieces[in->count], tokens, count * sizeof(*tokens));
     loan->token_count = count;
-    const uint8_t *rest = (const uint8_t *)first->data + used;
+    const uint8_t *rest = nic_rx_data(*first) + used;
     loan->piece_count = 0;
     if (pieces > 1) {
         memcpy(loan->pieces, first, pieces * sizeof(*first));
-        loan->pieces[0] = (struct nic_piece){rest, first->len - used};
+        loan->pieces[0] = nic_rx_piece(rest, nic_rx_len(*first) - used);
         loan->piece_count = pieces;
         rest = (const uint8_t *)FOLDED;
     }

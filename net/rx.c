@@ -47,8 +47,9 @@ static struct pbuf *rx_copy(struct interface *interface, const struct nic_frame 
     }
     u16_t at = 0;
     for (unsigned i = 0; i < in->count; i++) {
-        pbuf_take_at(all, in->pieces[i].data, (u16_t)in->pieces[i].len, at);
-        at = (u16_t)(at + in->pieces[i].len);
+        u16_t len = (u16_t)nic_rx_len(in->pieces[i]);
+        pbuf_take_at(all, nic_rx_data(in->pieces[i]), len, at);
+        at = (u16_t)(at + len);
     }
     interface->rx_copied++;
     return all;
@@ -57,8 +58,9 @@ static struct pbuf *rx_copy(struct interface *interface, const struct nic_frame 
 // Neighbour discovery, fragments and the like: lwIP reads, and writes, more of them than a header.
 static bool is_control6(const struct nic_frame *in)
 {
-    const uint8_t *data = in->pieces[0].data;
-    if (in->pieces[0].len < SIZEOF_ETH_HDR + IP6_HLEN || data[12] != 0x86 || data[13] != 0xdd)
+    const uint8_t *data = nic_rx_data(in->pieces[0]);
+    if (nic_rx_len(in->pieces[0]) < SIZEOF_ETH_HDR + IP6_HLEN || data[12] != 0x86 ||
+        data[13] != 0xdd)
         return false;
     uint8_t next = data[SIZEOF_ETH_HDR + 6];
     return next != IP6_NEXTH_TCP && next != IP6_NEXTH_UDP;

@@ -22,16 +22,39 @@ struct nic_piece {
     uint32_t len;     // 1..65535
 };
 
+// A piece of a received frame in one word, for there are many of them: where it is in the low 48 bits,
+// its length (1..65535) above.
+struct nic_rx_piece {
+    uint64_t word;
+};
+
+static inline struct nic_rx_piece nic_rx_piece(const void *data, uint32_t len)
+{
+    return (struct nic_rx_piece){((uintptr_t)data << 16 >> 16) | (uint64_t)len << 48};
+}
+
+static inline const uint8_t *nic_rx_data(struct nic_rx_piece piece)
+{
+    return (const uint8_t *)(uintptr_t)((int64_t)(piece.word << 16) >>
+                                        16); // addresses are canonical
+}
+
+static inline uint32_t nic_rx_len(struct nic_rx_piece piece)
+{
+    return (uint32_t)(piece.word >> 48);
+}
+
 // A received frame. Its pieces lie in the receive buffer, validated to be inside their sections: the
 // host may still write them. More than one only for a frame that the host put together (RSC).
 struct nic_frame {
-    const struct nic_piece *pieces; // in order, Ethernet header first; gone when receive() returns
-    unsigned count;                 // 1..NIC_RX_PIECES
-    uint32_t len;                   // sum of the pieces: 14..65535
-    uint8_t csum;                   // enum nic_csum
-    uint16_t segments;              // how many frames of the wire these are; 1 unless coalesced
-    uint32_t hash;                  // RSS hash of the flow; 0: the host gave none
-    void *token;                    // for nic_rx_release()
+    const struct nic_rx_piece
+        *pieces;       // in order, Ethernet header first; gone when receive() returns
+    unsigned count;    // 1..NIC_RX_PIECES
+    uint32_t len;      // sum of the pieces: 14..65535
+    uint8_t csum;      // enum nic_csum
+    uint16_t segments; // how many frames of the wire these are; 1 unless coalesced
+    uint32_t hash;     // RSS hash of the flow; 0: the host gave none
+    void *token;       // for nic_rx_release()
 };
 
 // The most fragments that a host may put together (NVSP 6.1).

@@ -49,7 +49,9 @@ struct rx_assembly {          // a frame of which fragments are still to come
     unsigned count;           // of pieces; 0: none
     uint32_t len;             // sum of the pieces
     struct rndis_frame first; // whose checksum, VLAN and hash are the whole frame's
-    struct nic_piece pieces[NIC_RX_PIECES];
+    struct nic_rx_piece pieces[NIC_RX_PIECES];
+    struct rndis_fragment like; // a fragment that was in order, in a range of
+    uint32_t like_bytes;        // so many; 0: none yet
 };
 
 struct nic_rx {

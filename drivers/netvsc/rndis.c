@@ -91,7 +91,8 @@ enum rndis_verdict rndis_check(const uint8_t *message, uint32_t length, struct r
     uint32_t body = length - RNDIS_HEADER_BYTES; // what offsets may reach
 
     *out = (struct rndis_frame){0};
-    if (!inside(p.data_offset, p.data_length, RNDIS_PACKET_BODY, body))
+    if (!inside(p.data_offset, p.data_length, RNDIS_PACKET_BODY, body) ||
+        p.data_length > UINT16_MAX)
         return RNDIS_BAD_DATA;
     out->offset = RNDIS_HEADER_BYTES + p.data_offset;
     out->length = p.data_length;

@@ -329,64 +329,79 @@ enum rndis_verdict rndis_check(const uint8_t *message, uint32_t length, struct r
 // what makes it a fragment, and of the rest the first one's counts. The most frequent message by far.
 #define RNDIS_FRAGMENT_DATA (sizeof(struct rndis_packet) + sizeof(struct rndis_ppi) + 4) // or later
 
+struct rndis_said { // what is judged of it, two fields in each
+    uint64_t type_length, data, area;
+    uint64_t ppi_size_type, ppi_offset_value; // the first PPI
+};
+
 struct rndis_fragment { // checked
     uint32_t offset;    // of the data, from the start of the message
     uint32_t length;
     uint8_t flags; // enum rndis_packet_flags
-    // What the message says, two fields in each: type, length; data_offset, data_length; ppi_offset,
-    // ppi_length; of the first PPI size, type; offset, value.
-    uint64_t said[5];
+    struct rndis_said said;
 };
+
+// Reads what is judged of a message of at least RNDIS_FRAGMENT_DATA bytes.
+static inline struct rndis_said rndis_listen(const uint8_t *message)
+{
+    const uint8_t *ppi = message + sizeof(struct rndis_packet);
+    struct rndis_said said;
+
+    memcpy(&said.type_length, message, 8);
+    memcpy(&said.data, message + offsetof(struct rndis_packet, data_offset), 8);
+    memcpy(&said.area, message + offsetof(struct rndis_packet, ppi_offset), 8);
+    memcpy(&said.ppi_size_type, ppi, 8);
+    memcpy(&said.ppi_offset_value, ppi + offsetof(struct rndis_ppi, offset), 8);
+    return said;
+}
 
 // Takes apart such a message. False: it is another one, or not in order, and rndis_header_check() and
 // rndis_check() must decide. Reads each byte once, as they do.
 static inline bool rndis_continuation(const uint8_t *message, uint32_t range,
                                       struct rndis_fragment *out)
 {
-    const uint8_t *ppi = message + sizeof(struct rndis_packet);
-    uint64_t *said = out->said;
-
     if (range < RNDIS_FRAGMENT_DATA)
         return false;
-    memcpy(&said[0], message, 8);
-    memcpy(&said[1], message + offsetof(struct rndis_packet, data_offset), 8);
-    memcpy(&said[2], message + offsetof(struct rndis_packet, ppi_offset), 8);
-    memcpy(&said[3], ppi, 8);
-    memcpy(&said[4], ppi + offsetof(struct rndis_ppi, offset), 8);
+    const struct rndis_said said = rndis_listen(message);
     __asm__ volatile("" ::: "memory"); // the host may write meanwhile: what was read is judged
-    uint32_t length = (uint32_t)(said[0] >> 32), begin = (uint32_t)said[1] + RNDIS_HEADER_BYTES;
+    uint32_t length = (uint32_t)(said.type_length >> 32);
+    uint32_t begin = (uint32_t)said.data + RNDIS_HEADER_BYTES;
+    out->said = said;
     out->offset = begin;
-    out->length = (uint32_t)(said[1] >> 32);
-    out->flags = (uint8_t)(said[4] >> 40);
-    return (uint32_t)said[0] == RNDIS_PACKET && (uint32_t)said[2] == RNDIS_PACKET_BODY &&
-           said[2] >> 32 >= sizeof(struct rndis_ppi) + 4 &&
-           said[3] == ((uint64_t)PPI_PACKET_ID << 32 | (sizeof(struct rndis_ppi) + 4)) &&
-           (uint32_t)said[4] == sizeof(struct rndis_ppi) &&
+    out->length = (uint32_t)(said.data >> 32);
+    out->flags = (uint8_t)(said.ppi_offset_value >> 40);
+    return (uint32_t)said.type_length == RNDIS_PACKET && (uint32_t)said.area == RNDIS_PACKET_BODY &&
+           said.area >> 32 >= sizeof(struct rndis_ppi) + 4 &&
+           said.ppi_size_type == ((uint64_t)PPI_PACKET_ID << 32 | (sizeof(struct rndis_ppi) + 4)) &&
+           (uint32_t)said.ppi_offset_value == sizeof(struct rndis_ppi) &&
            (out->flags & (RNDIS_FRAGMENT | RNDIS_FRAGMENT_FIRST)) == RNDIS_FRAGMENT &&
            length <= range && begin >= RNDIS_FRAGMENT_DATA && begin <= length &&
            out->length - 1 < length - begin;
 }
 
-static inline uint64_t rndis_word(const uint8_t *at)
+static inline bool rndis_same(const uint8_t *at, uint64_t expected)
 {
     uint64_t word;
 
     memcpy(&word, at, sizeof(word));
-    return word;
+    if (word != expected)
+        return false;
+    __asm__ volatile("" ::
+                         : "memory"); // one comparison after the other costs less than to join them
+    return true;
 }
 
-// True if a message, in a range of the same length as the one that `f` was found in, says the same, so
-// that `f` holds for it as well. Reads each byte once; what is used later are f's.
-static inline __attribute__((always_inline)) bool rndis_repeats(const uint8_t *message,
-                                                                const struct rndis_fragment *f)
+// True if a message says the same as one that is in order, and in a range of the same length: then so is
+// this one, and its rndis_fragment is that one's. Reads each byte once.
+static inline bool rndis_says(const uint8_t *message, struct rndis_said said)
 {
     const uint8_t *ppi = message + sizeof(struct rndis_packet);
 
-    return rndis_word(message) == f->said[0] &&
-           rndis_word(message + offsetof(struct rndis_packet, data_offset)) == f->said[1] &&
-           rndis_word(message + offsetof(struct rndis_packet, ppi_offset)) == f->said[2] &&
-           rndis_word(ppi) == f->said[3] &&
-           rndis_word(ppi + offsetof(struct rndis_ppi, offset)) == f->said[4];
+    return rndis_same(message, said.type_length) &&
+           rndis_same(message + offsetof(struct rndis_packet, data_offset), said.data) &&
+           rndis_same(message + offsetof(struct rndis_packet, ppi_offset), said.area) &&
+           rndis_same(ppi, said.ppi_size_type) &&
+           rndis_same(ppi + offsetof(struct rndis_ppi, offset), said.ppi_offset_value);
 }
 
 // Checks a private copy of a query's completion: the information in it, or NULL.

@@ -119,7 +119,7 @@ static uint8_t csum_flags(struct nic_rx *rx, uint32_t csum)
 
 // A checked frame to the client. `f` is its first part, `len` the length of all.
 static bool deliver(struct nic_queue *q, struct rx_group *group, const struct rndis_frame *f,
-                    const struct nic_piece *pieces, unsigned count, uint32_t len)
+                    const struct nic_rx_piece *pieces, unsigned count, uint32_t len)
 {
     struct nic_rx *rx = &q->rx;
 
@@ -190,7 +190,7 @@ static bool add_fragment(struct nic_queue *q, struct rx_group *group, const uint
         abandon(q, group);
         return false;
     }
-    a->pieces[a->count++] = (struct nic_piece){message + f->offset, f->length};
+    a->pieces[a->count++] = nic_rx_piece(message + f->offset, f->length);
     a->len += f->length;
     return f->flags & RNDIS_FRAGMENT_LAST ? complete(q, group) : false;
 }
@@ -230,7 +230,7 @@ static bool range_message(struct nic_queue *q, struct rx_group *group, struct tr
     if (frame.flags)
         return add_fragment(q, group, message, &frame);
     abandon(q, group);
-    struct nic_piece piece = {message + frame.offset, frame.length};
+    struct nic_rx_piece piece = nic_rx_piece(message + frame.offset, frame.length);
     return deliver(q, group, &frame, &piece, 1, frame.length);
 }
 
@@ -261,26 +261,71 @@ static inline struct transfer_range read_range(const struct transfer_range *shar
     return range;
 }
 
-// Most fragments differ from the one before, `f` in `bytes` bytes, only in where they lie: adds those of
-// the ranges for which that is so. Returns how many.
-static uint32_t take_alike(const struct receive_buffer *buffer, const struct transfer_range *ranges,
-                           uint32_t count, uint32_t bytes, const struct rndis_fragment *f,
-                           struct nic_piece *piece)
+// Those of the ranges behind each other, up to `end`, whose messages say what `like` does, in as many
+// bytes: adds a piece for each. Returns how many. Most of what a NIC receives comes through here, so it
+// is made to need no more than the registers there are.
+__attribute__((noinline)) static uint32_t
+same_fragments(const struct receive_buffer *buffer, const struct rndis_fragment *like,
+               uint64_t bytes, const struct transfer_range *ranges,
+               const struct transfer_range *end, struct nic_rx_piece *piece)
 {
-    const struct rndis_fragment like = *f;
+    const struct rndis_said said = like->said;
+    const struct nic_rx_piece *first = piece;
     const uint8_t *memory = buffer->memory;
-    uint32_t offset_max = buffer->bytes - buffer->section_size;
-    uint32_t taken = 0;
+    uint64_t offset_max = buffer->bytes - buffer->section_size;
+    uint64_t from_message =
+        nic_rx_piece(memory + like->offset, like->length).word - (uintptr_t)memory;
 
-    for (; taken < count; taken++, piece++) {
-        struct transfer_range range = read_range(&ranges[taken]);
+    for (; ranges < end; ranges++, piece++) {
+        struct transfer_range range = read_range(ranges);
         const uint8_t *message = memory + range.offset;
 
-        if (range.bytes != bytes || range.offset > offset_max || !rndis_repeats(message, &like))
+        if (range.bytes != bytes || range.offset > offset_max || !rndis_says(message, said))
             break;
-        *piece = (struct nic_piece){message + like.offset, like.length};
+        piece->word = from_message + (uintptr_t)message;
     }
+    return (uint32_t)(piece - first);
+}
+
+// Most fragments differ from another that was found to be in order only in where they lie: adds as many
+// of the ranges as do, at most those that there is room for. Returns how many.
+static uint32_t take_alike(struct nic_queue *q, const struct transfer_range *ranges, uint32_t count)
+{
+    struct rx_assembly *a = &q->rx.assembly;
+
+    if (!a->like_bytes)
+        return 0;
+    count = least(count, NIC_RX_PIECES - a->count);
+    count = least(count, (UINT16_MAX - a->len) / a->like.length);
+    uint32_t taken = same_fragments(&q->nic->receive, &a->like, a->like_bytes, ranges,
+                                    ranges + count, a->pieces + a->count);
+    a->count += taken;
+    a->len += taken * a->like.length;
     return taken;
+}
+
+// Adds the fragment in that range, if it is one in order. *last: it ends the frame; else the next ones
+// are compared with it.
+static bool take_next(struct nic_queue *q, struct transfer_range range, bool *last)
+{
+    const struct receive_buffer *buffer = &q->nic->receive;
+    struct rx_assembly *a = &q->rx.assembly;
+    const uint8_t *message = buffer->memory + range.offset;
+    struct rndis_fragment f;
+
+    if (range.bytes > buffer->section_size || range.offset > buffer->bytes - buffer->section_size ||
+        !rndis_continuation(message, range.bytes, &f))
+        return false;
+    if (a->count == NIC_RX_PIECES || f.length > UINT16_MAX - a->len)
+        return false;
+    a->pieces[a->count++] = nic_rx_piece(message + f.offset, f.length);
+    a->len += f.length;
+    *last = f.flags & RNDIS_FRAGMENT_LAST;
+    if (!*last) {
+        a->like = f;
+        a->like_bytes = range.bytes;
+    }
+    return true;
 }
 
 // Adds what continues the frame that is being put together: as many of the ranges, which the host may
@@ -288,35 +333,14 @@ static uint32_t take_alike(const struct receive_buffer *buffer, const struct tra
 static uint32_t take_fragments(struct nic_queue *q, const struct transfer_range *ranges,
                                uint32_t count, bool *last)
 {
-    const struct receive_buffer *buffer = &q->nic->receive;
-    struct rx_assembly *a = &q->rx.assembly;
     uint32_t taken = 0;
 
     *last = false;
-    while (taken < count && !*last) {
-        struct transfer_range range = read_range(&ranges[taken]);
-        const uint8_t *message = buffer->memory + range.offset;
-        struct rndis_fragment f;
-
-        if (range.bytes > buffer->section_size ||
-            range.offset > buffer->bytes - buffer->section_size ||
-            !rndis_continuation(message, range.bytes, &f))
+    while (!*last) {
+        taken += take_alike(q, ranges + taken, count - taken);
+        if (taken == count || !take_next(q, read_range(&ranges[taken]), last))
             break;
-        if (a->count == NIC_RX_PIECES || f.length > UINT16_MAX - a->len)
-            break;
-        a->pieces[a->count++] = (struct nic_piece){message + f.offset, f.length};
-        a->len += f.length;
-        *last = f.flags & RNDIS_FRAGMENT_LAST;
         taken++;
-        if (*last)
-            break;
-        uint32_t most = least(count - taken, NIC_RX_PIECES - a->count);
-        uint32_t alike =
-            take_alike(buffer, ranges + taken, least(most, (UINT16_MAX - a->len) / f.length),
-                       range.bytes, &f, a->pieces + a->count);
-        a->count += alike;
-        a->len += alike * f.length;
-        taken += alike;
     }
     return taken;
 }

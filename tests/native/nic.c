@@ -33,7 +33,7 @@ struct section { // holds one frame, in pieces with gaps between them
     bool used;
     uint8_t *bytes;
     struct nic_frame frame;
-    struct nic_piece pieces[PIECES_MAX];
+    struct nic_rx_piece pieces[PIECES_MAX];
     struct section *next; // that waits for the same core
 };
 
@@ -264,15 +264,15 @@ static bool receive_frame(struct nic *n)
         return false;
     if (!n->info.link_up)
         return true; // lost
-    struct nic_piece *pieces = section->pieces;
+    struct nic_rx_piece *pieces = section->pieces;
     struct nic_frame frame = {.pieces = pieces,
                               .len = (uint32_t)(got - (ssize_t)sizeof(header)),
                               .segments = 1,
                               .token = section};
-    for (uint32_t left = frame.len; left; left -= pieces[frame.count++].len) {
+    for (uint32_t left = frame.len; left; left -= nic_rx_len(pieces[frame.count++])) {
         const struct iovec *from = &iov[1 + frame.count];
         uint32_t len = left < from->iov_len ? left : (uint32_t)from->iov_len;
-        pieces[frame.count] = (struct nic_piece){from->iov_base, len};
+        pieces[frame.count] = nic_rx_piece(from->iov_base, len);
     }
     if (header.gso_type != VIRTIO_NET_HDR_GSO_NONE)
         frame.segments =
@@ -283,7 +283,7 @@ static bool receive_frame(struct nic *n)
     section->used = true;
     section->next = NULL;
     n->sections_used++;
-    struct side *side = &n->sides[core_of_frame(n, pieces[0].data, pieces[0].len)];
+    struct side *side = &n->sides[core_of_frame(n, nic_rx_data(pieces[0]), nic_rx_len(pieces[0]))];
     *side->waiting_end = section;
     side->waiting_end = &section->next;
     return true;

@@ -66,10 +66,10 @@ static void on_link(struct nic *nic)
 static void on_receive(struct nic *nic, const struct nic_frame *frame)
 {
     client.last = *frame;
-    client.data = frame->pieces[0].data;
+    client.data = nic_rx_data(frame->pieces[0]);
     CHECK(frame->len <= sizeof(client.bytes));
-    CHECK(frame->count == 1 && frame->pieces[0].len == frame->len);
-    memcpy(client.bytes, frame->pieces[0].data, frame->len);
+    CHECK(frame->count == 1 && nic_rx_len(frame->pieces[0]) == frame->len);
+    memcpy(client.bytes, nic_rx_data(frame->pieces[0]), frame->len);
     if (client.copy && nic_rx_scarce(nic)) {
         nic_rx_release(nic, frame->token);
         return;

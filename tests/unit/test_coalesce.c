@@ -149,9 +149,9 @@ static void on_deliver(void *ctx, const struct nic_frame *frame, void *const *to
     assert_true(delivered_count <= DELIVERED_MAX && count >= 1 && frame->len <= 65535);
     *d = (struct delivered){frame->len, frame->segments, frame->csum, malloc(frame->len)};
     for (unsigned i = 0; i < frame->count; i++) {
-        assert_true(frame->pieces[i].len <= frame->len - len);
-        memcpy(d->bytes + len, frame->pieces[i].data, frame->pieces[i].len);
-        len += frame->pieces[i].len;
+        assert_true(nic_rx_len(frame->pieces[i]) <= frame->len - len);
+        memcpy(d->bytes + len, nic_rx_data(frame->pieces[i]), nic_rx_len(frame->pieces[i]));
+        len += nic_rx_len(frame->pieces[i]);
     }
     assert_int_equal(len, frame->len);
     for (unsigned i = 0; i < count; i++) {
@@ -185,7 +185,7 @@ static void give(struct what w)
     uint8_t *exact = malloc(len); // so that ASan sees what reads beyond it
     memcpy(exact, bytes, len);
     buffers[tokens_out] = exact;
-    struct nic_piece piece = {exact, len};
+    struct nic_rx_piece piece = nic_rx_piece(exact, len);
     struct nic_frame frame = {.pieces = &piece,
                               .count = 1,
                               .len = len,
@@ -464,7 +464,8 @@ static void test_behind_what_waits(void **state)
     static uint8_t bytes[3000];
     struct what w = usual(1000, 2000);
     uint32_t len = make(bytes, &w);
-    struct nic_piece pieces[2] = {{bytes, 1000}, {bytes + 1000, len - 1000}};
+    struct nic_rx_piece pieces[2] = {nic_rx_piece(bytes, 1000),
+                                     nic_rx_piece(bytes + 1000, len - 1000)};
     struct nic_frame frame = {.pieces = pieces,
                               .count = 2,
                               .len = len,
@@ -547,7 +548,7 @@ static void test_garbage(void **state)
         uint8_t *exact = malloc(len);
         memcpy(exact, bytes, len);
         buffers[tokens_out] = exact;
-        struct nic_piece piece = {exact, len};
+        struct nic_rx_piece piece = nic_rx_piece(exact, len);
         struct nic_frame frame = {.pieces = &piece,
                                   .count = 1,
                                   .len = len,

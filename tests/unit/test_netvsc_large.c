@@ -58,9 +58,9 @@ static void on_receive(struct nic *nic, const struct nic_frame *frame)
 
     client.last = *frame;
     for (unsigned i = 0; i < frame->count; i++) {
-        CHECK(frame->pieces[i].len <= sizeof(client.bytes) - len);
-        memcpy(client.bytes + len, frame->pieces[i].data, frame->pieces[i].len);
-        len += frame->pieces[i].len;
+        CHECK(nic_rx_len(frame->pieces[i]) <= sizeof(client.bytes) - len);
+        memcpy(client.bytes + len, nic_rx_data(frame->pieces[i]), nic_rx_len(frame->pieces[i]));
+        len += nic_rx_len(frame->pieces[i]);
     }
     CHECK(len == frame->len && len >= ETHERNET);
     client.frames++;
@@ -481,6 +481,60 @@ static void child_test_without_last(void)
 }
 CHILD_TEST(test_without_last)
 
+// Among fragments that are all alike one that is not.
+static void child_test_all_but_one_alike(void)
+{
+    static const uint32_t wrong[][2] = {
+        {0, RNDIS_INDICATE},
+        {4, HOST_SECTION + 1},
+        {4, 1000},
+        {8, HOST_SECTION},
+        {8, ~0u},
+        {12, 0},
+        {12, HOST_SECTION},
+        {28, HOST_SECTION},
+        {32, 8},
+        {44, 8},
+        {48, PPI_HASH},
+        {52, 16},
+        {56, 1 | FIRST << 8},
+        {56, 1},
+    };
+    uint64_t frames = 0;
+
+    start_up();
+    make_frame(20000, false);
+    for (unsigned i = 0; i <= sizeof(wrong) / sizeof(wrong[0]); i++) {
+        bool good = i == sizeof(wrong) / sizeof(wrong[0]);
+
+        fragment(0, FIRST, 0, 1000, PPI_RX_TCP_OK);
+        for (unsigned n = 1; n < 19; n++)
+            fragment(20 - n, MIDDLE, n * 1000, 1000, 0);
+        fragment(20, LAST, 19000, 1000, 0);
+        if (!good)
+            memcpy(host_receive_buffer() + 9 * HOST_SECTION + wrong[i][0], &wrong[i][1], 4);
+        deliver();
+        CHECK(last_status() == (good ? NVSP_STATUS_SUCCESS : NVSP_STATUS_FAILURE));
+        // What is not a fragment is a frame, and what begins one ends what there was.
+        frames += good || (wrong[i][0] == 48 || wrong[i][0] == 56);
+        CHECK(client.frames == frames);
+    }
+    CHECK(client.last.len == 20000 && memcmp(client.bytes, frame, 20000) == 0);
+    // And the ranges themselves.
+    for (unsigned i = 0; i < 4; i++) {
+        uint32_t *range = &ranges[2 * 9];
+
+        fragment(0, FIRST, 0, 1000, 0);
+        for (unsigned n = 1; n < 19; n++)
+            fragment(20 - n, MIDDLE, n * 1000, 1000, 0);
+        fragment(20, LAST, 19000, 1000, 0);
+        range[i & 1] = i < 2 ? 0x7fffffff : 8;
+        deliver();
+        CHECK(last_status() == NVSP_STATUS_FAILURE && client.frames == frames);
+    }
+}
+CHILD_TEST(test_all_but_one_alike)
+
 static void child_test_first_without_ethernet(void)
 {
     start_up();
@@ -551,6 +605,7 @@ int main(void)
         cmocka_unit_test(test_coalesced),
         cmocka_unit_test(test_without_first),
         cmocka_unit_test(test_without_last),
+        cmocka_unit_test(test_all_but_one_alike),
         cmocka_unit_test(test_first_without_ethernet),
         cmocka_unit_test(test_as_many_as_allowed),
         cmocka_unit_test(test_too_long),
