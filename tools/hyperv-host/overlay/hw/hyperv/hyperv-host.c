@@ -25,6 +25,7 @@
 
 typedef struct HvStatsSource {
     char *name;
+    bool service;
     HvStatsFn fn;
     void *opaque;
     QTAILQ_ENTRY(HvStatsSource) link;
@@ -63,14 +64,25 @@ void hyperv_violation(const char *rule, const char *fmt, ...)
     }
 }
 
-void hyperv_stats_register(const char *name, HvStatsFn fn, void *opaque)
+static void register_source(const char *name, bool service, HvStatsFn fn, void *opaque)
 {
     HvStatsSource *source = g_new0(HvStatsSource, 1);
 
     source->name = g_strdup(name);
+    source->service = service;
     source->fn = fn;
     source->opaque = opaque;
     QTAILQ_INSERT_TAIL(&sources, source, link);
+}
+
+void hyperv_stats_register(const char *name, HvStatsFn fn, void *opaque)
+{
+    register_source(name, false, fn, opaque);
+}
+
+void hyperv_stats_register_service(const char *name, HvStatsFn fn, void *opaque)
+{
+    register_source(name, true, fn, opaque);
 }
 
 void hyperv_stats_unregister(const char *name)
@@ -105,17 +117,19 @@ static void hyperv_host_get_stats(Object *obj, Visitor *v, const char *name, voi
 {
     QDict *out = qdict_new();
     QDict *devices = qdict_new();
+    QDict *services = qdict_new();
     QObject *any = QOBJECT(out);
     HvStatsSource *source;
 
     partition_stats(out);
     QTAILQ_FOREACH(source, &sources, link) {
-        QDict *device = qdict_new();
+        QDict *item = qdict_new();
 
-        source->fn(device, source->opaque);
-        qdict_put(devices, source->name, device);
+        source->fn(item, source->opaque);
+        qdict_put(source->service ? services : devices, source->name, item);
     }
     qdict_put(out, "devices", devices);
+    qdict_put(out, "services", services);
     qdict_put(out, "violations", stats_violations());
     visit_type_any(v, name, &any, errp);
     qobject_unref(any);

@@ -933,6 +933,7 @@ static void channel_send_offer(VMBusChannel *chan)
 
     guid_to_wire(msg.class_id, &vdc->class_id);
     guid_to_wire(msg.instance_id, &chan->dev->instance_id);
+    stl_le_p(msg.user_data, vdc->offer_pipe_mode);
     msg.relid = relid;
     msg.connection_id = chan->connection_id;
     vmbus_send(bus, &msg, sizeof(msg));

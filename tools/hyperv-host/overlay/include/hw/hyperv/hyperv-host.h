@@ -24,7 +24,10 @@ typedef void (*HvStatsFn)(QDict *out, void *opaque);
  * the device's id and must be unique.  BQL held.
  */
 void hyperv_stats_register(const char *name, HvStatsFn fn, void *opaque);
-/* Undo hyperv_stats_register(); unknown names are ignored.  BQL held. */
+/* The same for "services.<name>": integration components.  BQL held. */
+void hyperv_stats_register_service(const char *name, HvStatsFn fn,
+                                   void *opaque);
+/* Undo either of them; unknown names are ignored.  BQL held. */
 void hyperv_stats_unregister(const char *name);
 
 /*

@@ -110,6 +110,7 @@ typedef struct VMBusMsgVersionResponse {
 QEMU_BUILD_BUG_ON(sizeof(VMBusMsgVersionResponse) != 16);
 
 #define VMBUS_OFFER_ENUMERATE_INTERFACE 0x1
+#define VMBUS_OFFER_NAMED_PIPE          0x10
 
 typedef struct QEMU_PACKED VMBusMsgOffer {
     VMBusMsgHeader header;

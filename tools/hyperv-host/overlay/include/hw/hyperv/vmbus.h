@@ -92,6 +92,7 @@ struct VMBusDeviceClass {
 
     QemuUUID class_id;
     uint16_t offer_flags;
+    uint32_t offer_pipe_mode;   /* the offer's user data, for a named pipe */
 
     void (*realize)(VMBusDevice *dev, Error **errp);
     void (*unrealize)(VMBusDevice *dev);
