@@ -275,7 +275,7 @@ def breaks_rules(test):
 def test_rules(boot):
     make("-f", "tests/host/host.mk")
     vm = boot.start(efi=ROOT / "build" / "test" / "vmbus_probe.efi", direct=True, vcpus=1,
-                    memory=128, nic_opts=["queues=64"])
+                    memory=128, nic_opts=["queues=64"], ic=False)
     assert vm.wait_exit(90) == "guest-shutdown"
 
     results = dict(re.findall(r"^probe: (.*): (\S+)$", vm.console(), re.MULTILINE))

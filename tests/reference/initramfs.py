@@ -1,7 +1,7 @@
 #!/usr/bin/python3
 # SPDX-License-Identifier: BSD-2-Clause
-"""Builds build/reference/initrd.img: busybox, iperf3, ethtool, peer.c and the Hyper-V modules of
-Debian's unmodified kernel (unpacked by tools/setup). Called by the reference tests, the benchmark and
+"""Builds build/reference/initrd.img: busybox, iperf3, ethtool, peer.c, and the Hyper-V modules and
+daemon of Debian's unmodified kernel (unpacked by tools/setup). Called by the reference tests, the benchmark and
 `tools/hv linux`; does nothing when the image is up to date. Needs no root: it writes the archive
 itself, device nodes included."""
 
@@ -18,6 +18,10 @@ REFERENCE = HERE.parent.parent / "build" / "reference"
 # virtio_net is there to compare with QEMU's usual NIC.
 MODULES = ["hv_vmbus", "hv_netvsc", "hv_utils", "virtio_net", "8021q"]
 PROGRAMS = ["/usr/bin/iperf3", "/usr/sbin/ethtool"]
+# Of the package hyperv-daemons; the last one Debian leaves to the administrator.
+DAEMON = REFERENCE / "daemons/usr/sbin/hv_kvp_daemon"
+DAEMON_SCRIPTS = "usr/libexec/hypervkvpd"
+SET_IFCONFIG = HERE / "hv_set_ifconfig"
 APPLETS = """sh mount umount cat echo ls grep sed awk ps kill sleep ip ifconfig route udhcpc ping
     dmesg modprobe rmmod lsmod insmod stty poweroff reboot wc head tail cut tr sort uniq seq date
     test true false mkdir rm ln chmod sysctl setsid killall pidof nproc free uname expr printf env
@@ -93,11 +97,16 @@ def build(version):
     for program in PROGRAMS:
         for path in [program, *libraries(program)]:
             files[path.lstrip("/")] = Path(path)
+    for path in [DAEMON, *(REFERENCE / "daemons" / DAEMON_SCRIPTS).iterdir()]:
+        files[str(path.relative_to(REFERENCE / "daemons"))] = path
+    for path in libraries(DAEMON):
+        files[path.lstrip("/")] = Path(path)
+    files[f"{DAEMON_SCRIPTS}/hv_set_ifconfig"] = SET_IFCONFIG
     files["bin/busybox"] = Path("/bin/busybox")
     files["bin/peer"] = compile_peer()
     files["init"] = HERE / "init"
     files["etc/udhcpc.script"] = HERE / "udhcpc.script"
-    folders = {"dev", "proc", "sys", "tmp", "run", "bin", "sbin", "etc"}
+    folders = {"dev", "proc", "sys", "tmp", "run", "bin", "sbin", "etc", "var/lib", "var"}
     for name in files:
         folders |= {str(p) for p in Path(name).parents if str(p) != "."}
     for folder in sorted(folders):
@@ -118,7 +127,7 @@ def main():
     version = stamp.read_text(encoding="ascii").strip()
     digest = hashlib.sha256(version.encode())
     for path in [Path(__file__), HERE / "init", HERE / "udhcpc.script", HERE / "peer.c",
-                 Path("/bin/busybox"), *map(Path, PROGRAMS)]:
+                 SET_IFCONFIG, Path("/bin/busybox"), *map(Path, PROGRAMS)]:
         digest.update(path.read_bytes())
     image, mark = REFERENCE / "initrd.img", REFERENCE / ".initrd"
     with open(REFERENCE / ".lock", "w", encoding="ascii") as lock:

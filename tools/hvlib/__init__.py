@@ -13,3 +13,4 @@ BUILD = ROOT / "build"
 
 class HvError(Exception):
     """Something the user can act on; the text says what to do."""
+    status = 1  # exit code of tools/hv

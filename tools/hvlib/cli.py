@@ -12,7 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from . import BUILD, ROOT, HvError, nic_cli
+from . import BUILD, ROOT, HvError, ic_cli, nic_cli
 from .sockets import connect
 from .vm import CRASH, READY, RUN, VIOLATION, Forward, Spec, Vm
 
@@ -33,6 +33,9 @@ def _add_common(parser, name):
         help="lead a port of this machine into the guest (user NIC; default 5201:5201)")
     add("--max-version", type=lambda v: int(v, 0), metavar="VERSION",
         help="highest VMBus version that the host speaks, e.g. 0x50003")
+    add("--no-ic", action="store_true", help="no integration services")
+    add("--ic-opt", action="append", default=[], metavar="SERVICE,PROPERTY=VALUE",
+        help="a property of an integration service, e.g. kvp,max-version=0x30000")
     add("--cpu-opt", action="append", default=[], metavar="PROPERTY=VALUE",
         help="a CPU property, e.g. hyperv-tsc-page=off")
     add("--netns", metavar="NAME", help="run in a network namespace (as root, for tap)")
@@ -82,6 +85,7 @@ def _parser():
         if name == "screenshot":
             sub.add_argument("file", type=Path, help="a .ppm file to write")
     nic_cli.add_parser(commands)
+    ic_cli.add_parsers(commands)
     return parser
 
 
@@ -110,7 +114,8 @@ def _spec(args):
     return Spec(name=args.name, vcpus=args.vcpus, memory=args.memory, nics=nics,
                 nic_opts=args.nic_opt, forwards=[Forward.parse(f) for f in args.forward],
                 max_version=args.max_version, cpu_opts=args.cpu_opt, netns=args.netns,
-                detached=args.detach, allow_reboot=args.allow_reboot)
+                detached=args.detach, allow_reboot=args.allow_reboot, ic=not args.no_ic,
+                ic_opts=args.ic_opt)
 
 
 # What `run` shows while a VM lives ----------------------------------------------------------------
@@ -326,12 +331,15 @@ def _cmd_screenshot(args):
 def main():
     args = _parser().parse_args()
     try:
-        status = globals()[f"_cmd_{args.command}"](args)
+        if args.command in ic_cli.COMMANDS:
+            status = ic_cli.run(args, _find)
+        else:
+            status = globals()[f"_cmd_{args.command}"](args)
         print(end="", flush=True)  # a broken pipe shows here, not when Python ends
         return status
     except HvError as error:
         print(f"hv: error: {error}", file=sys.stderr)
-        return 1
+        return error.status
     except BrokenPipeError:  # `tools/hv list | grep -q NAME` and the like do not read it all
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -14,7 +14,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from . import BUILD, HvError, nic
+from . import BUILD, HvError, ic, nic
 from .esp import make_esp
 from .sockets import ConsoleWriter, EventWatch, Qmp
 
@@ -88,6 +88,9 @@ class Spec:  # pylint: disable=too-many-instance-attributes
     nic_opts: list = dataclasses.field(default_factory=list)  # for every hv-net
     forwards: list = dataclasses.field(default_factory=list)  # of the first user NIC
     max_version: int = None  # VMBus, e.g. 0x00050003
+    ic: bool = True  # the integration services
+    # Each "SERVICE,PROPERTY=VALUE...", e.g. "kvp,max-version=0x30000".
+    ic_opts: list = dataclasses.field(default_factory=list)
     hyperv: bool = True
     cpu_opts: list = dataclasses.field(default_factory=list)
     gdb: int = None  # port; the VM then waits for gdb before its first instruction
@@ -144,7 +147,7 @@ def command_line(spec, folder):
     ]
     if spec.hyperv:
         limit = f",max-version={spec.max_version:#x}" if spec.max_version else ""
-        command += ["-device", f"vmbus-bridge{limit}"]
+        command += ["-device", f"vmbus-bridge{limit}"] + (ic.arguments(spec) if spec.ic else [])
     command += nic.arguments(spec) + _boot_arguments(spec, folder)
     if not spec.allow_reboot:
         command += ["-no-reboot"]

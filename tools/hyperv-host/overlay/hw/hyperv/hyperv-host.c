@@ -32,7 +32,7 @@ typedef struct HvStatsSource {
 } HvStatsSource;
 
 static QTAILQ_HEAD(, HvStatsSource) sources = QTAILQ_HEAD_INITIALIZER(sources);
-static HvPartitionStatsFn partition_stats;
+static const HvPartitionOps *partition;
 
 static QemuMutex violations_lock;
 static GHashTable *violations; /* rule -> count */
@@ -121,7 +121,7 @@ static void hyperv_host_get_stats(Object *obj, Visitor *v, const char *name, voi
     QObject *any = QOBJECT(out);
     HvStatsSource *source;
 
-    partition_stats(out);
+    partition->stats(out);
     QTAILQ_FOREACH(source, &sources, link) {
         QDict *item = qdict_new();
 
@@ -135,14 +135,32 @@ static void hyperv_host_get_stats(Object *obj, Visitor *v, const char *name, voi
     qobject_unref(any);
 }
 
-void hyperv_host_create(HvPartitionStatsFn fn)
+static void hyperv_host_get_tsc_khz(Object *obj, Visitor *v, const char *name, void *opaque,
+                                    Error **errp)
+{
+    uint64_t khz = partition->get_tsc_khz();
+
+    visit_type_uint64(v, name, &khz, errp);
+}
+
+static void hyperv_host_set_tsc_khz(Object *obj, Visitor *v, const char *name, void *opaque,
+                                    Error **errp)
+{
+    uint64_t khz;
+
+    if (visit_type_uint64(v, name, &khz, errp)) {
+        partition->set_tsc_khz(khz, errp);
+    }
+}
+
+void hyperv_host_create(const HvPartitionOps *ops)
 {
     Object *obj;
 
-    if (partition_stats) {
+    if (partition) {
         return;
     }
-    partition_stats = fn;
+    partition = ops;
     obj = object_new(TYPE_HYPERV_HOST);
     object_property_add_child(qdev_get_machine(), "hyperv", obj);
     object_unref(obj);
@@ -152,6 +170,10 @@ static void hyperv_host_class_init(ObjectClass *klass, void *data)
 {
     object_class_property_add(klass, "stats", "any", hyperv_host_get_stats, NULL, NULL, NULL);
     object_class_property_set_description(klass, "stats", "counters and violated rules");
+    object_class_property_add(klass, "tsc-khz", "uint64", hyperv_host_get_tsc_khz,
+                              hyperv_host_set_tsc_khz, NULL, NULL);
+    object_class_property_set_description(klass, "tsc-khz",
+                                          "frequency of the guest's TSC, changed as by a migration");
 }
 
 static const TypeInfo hyperv_host_info = {

@@ -9,10 +9,16 @@
 
 #include "qapi/qmp/qdict.h"
 
-/* Adds "vps" and "crash" to the stats.  Main loop, BQL held. */
-typedef void (*HvPartitionStatsFn)(QDict *out);
+/* What the accelerator knows.  All in the main loop with the BQL held. */
+typedef struct HvPartitionOps {
+    /* Adds "vps" and "crash" to the stats. */
+    void (*stats)(QDict *out);
+    uint64_t (*get_tsc_khz)(void);
+    /* Go on with another frequency; the VM has to be stopped. */
+    void (*set_tsc_khz)(uint64_t khz, Error **errp);
+} HvPartitionOps;
 
 /* Make the object unless it exists.  BQL held. */
-void hyperv_host_create(HvPartitionStatsFn fn);
+void hyperv_host_create(const HvPartitionOps *ops);
 
 #endif

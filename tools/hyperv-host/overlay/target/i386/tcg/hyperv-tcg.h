@@ -46,6 +46,9 @@ bool hyperv_tcg_wrmsr(CPUX86State *env, uint32_t msr, uint64_t value);
 /* VMMCALL: do the hypercall in the registers; false if it is not one. */
 bool hyperv_tcg_hypercall(CPUX86State *env);
 
+/* The guest's TSC when this machine's, as QEMU counts it, is @ticks. */
+uint64_t hyperv_tcg_tsc(uint64_t ticks);
+
 /* @cpu is about to take hardware interrupt @vector.  vCPU thread, BQL held. */
 void hyperv_tcg_interrupt_taken(X86CPU *cpu, int vector);
 

@@ -110,6 +110,7 @@ static struct {
     uint64_t crash_params[HV_CRASH_PARAMS];
     uint64_t crash_reports;
     char *crash_text;
+    uint64_t resets; /* of the machine; its start is the first */
 } partition;
 
 static HvVcpu *vcpu_of(CPUX86State *env)
@@ -132,15 +133,37 @@ static void count_one(uint64_t *counter)
 /* --- Time --------------------------------------------------------------- */
 
 /*
- * The guest's TSC is the host's, less an offset.  Its frequency is measured
- * against the monotonic clock, from process start to the first use.
+ * The guest's TSC begins as this machine's, less an offset.  Its frequency is
+ * measured against the monotonic clock, from process start to the first use.
+ * When the VM "moves to another host" (set_tsc_khz) its rate changes: from
+ * then on it is @base_guest plus what this machine's TSC has gone on since
+ * @base_host, times @ratio / 2^32.
+ *
+ * Reference time is made of the guest's TSC by the very formula of the TSC
+ * page, so that page and MSR agree always.  Both stand still while the VM is
+ * stopped, and go on without a jump.
+ *
+ * Changed only in the main loop while the vCPUs are stopped; read by anybody.
  */
 static struct {
     int64_t start_ticks;
     int64_t start_ns;
-    uint64_t tsc_hz;
+    uint64_t host_hz;
+    uint64_t tsc_hz; /* the guest's */
     uint64_t scale; /* 100 ns units per tick, times 2^64 */
-} timebase;
+    int64_t offset;
+    bool moved;
+    uint64_t base_host;
+    uint64_t base_guest;
+    uint64_t ratio;
+    uint32_t sequence; /* of the page while it is valid */
+    QEMUTimer *page_timer; /* pending: the page is invalid */
+} timebase = {
+    .sequence = 1,
+};
+
+/* How long a TSC page stays invalid after a move. */
+#define TSC_PAGE_INVALID_MS 100
 
 static void timebase_start(void)
 {
@@ -148,12 +171,20 @@ static void timebase_start(void)
     timebase.start_ticks = cpu_get_host_ticks();
 }
 
+/* 10^7 * 2^64 / hz; fits, as hz > 10^7. */
+static uint64_t tsc_scale(uint64_t hz)
+{
+    uint64_t quotient_low = 0, high = 10000000;
+
+    divu128(&quotient_low, &high, hz);
+    return quotient_low;
+}
+
 static gpointer timebase_measure(gpointer unused)
 {
     const int64_t enough_ns = 200 * SCALE_MS;
     int64_t ns = get_clock() - timebase.start_ns;
     int64_t ticks;
-    uint64_t quotient_low, high;
 
     if (ns < enough_ns) {
         g_usleep((enough_ns - ns) / 1000 + 1);
@@ -161,12 +192,9 @@ static gpointer timebase_measure(gpointer unused)
     ns = get_clock();
     ticks = cpu_get_host_ticks() - timebase.start_ticks;
     ns -= timebase.start_ns;
-    timebase.tsc_hz = (uint64_t)((double)ticks * 1e6 / ns + 0.5) * 1000;
-    /* 10^7 * 2^64 / hz; fits, as hz > 10^7. */
-    quotient_low = 0;
-    high = 10000000;
-    divu128(&quotient_low, &high, timebase.tsc_hz);
-    timebase.scale = quotient_low;
+    timebase.host_hz = (uint64_t)((double)ticks * 1e6 / ns + 0.5) * 1000;
+    timebase.tsc_hz = timebase.host_hz;
+    timebase.scale = tsc_scale(timebase.tsc_hz);
     return NULL;
 }
 
@@ -177,32 +205,106 @@ static void timebase_ready(void)
     g_once(&once, timebase_measure, NULL);
 }
 
-static uint64_t reference_time_at(uint64_t tsc)
+uint64_t hyperv_tcg_tsc(uint64_t ticks)
+{
+    uint64_t low, high;
+
+    if (likely(!timebase.moved)) {
+        return ticks;
+    }
+    mulu64(&low, &high, ticks - timebase.base_host, timebase.ratio);
+    return timebase.base_guest + (high << 32 | low >> 32);
+}
+
+static uint64_t tsc_to_reference(uint64_t tsc)
 {
     uint64_t low, high;
 
     mulu64(&low, &high, tsc, timebase.scale);
-    return high;
+    return high + timebase.offset;
 }
 
 uint64_t hyperv_reference_time(void)
 {
     timebase_ready();
-    return reference_time_at(cpu_get_ticks());
+    return tsc_to_reference(hyperv_tcg_tsc(cpu_get_ticks()));
+}
+
+/* Show the guest how to make reference time of the TSC.  partition.lock held. */
+static void tsc_page_write(void)
+{
+    HvTscPage *page = partition.tsc_overlay.page;
+
+    qatomic_set(&page->scale, timebase.scale);
+    qatomic_set(&page->offset, timebase.offset);
+    qatomic_store_release(&page->sequence, timebase.sequence);
+}
+
+static void tsc_page_valid(void *opaque)
+{
+    QEMU_LOCK_GUARD(&partition.lock);
+    if (partition.reference_tsc & 1) {
+        tsc_page_write();
+    }
 }
 
 static void set_reference_tsc(HvVcpu *vcpu, uint64_t value)
 {
-    HvTscPage *page = partition.tsc_overlay.page;
-
     partition.reference_tsc = value;
     if ((value & 1) && has(vcpu, HYPERV_TCG_TSC_PAGE)) {
         timebase_ready();
-        qatomic_set(&page->scale, timebase.scale);
-        qatomic_set(&page->offset, 0);
-        qatomic_store_release(&page->sequence, 1);
+        if (!timebase.page_timer || !timer_pending(timebase.page_timer)) {
+            tsc_page_write();
+        }
     }
     hyperv_overlay_set(&partition.tsc_overlay, CPU(vcpu->cpu), value);
+}
+
+static uint64_t get_tsc_khz(void)
+{
+    timebase_ready();
+    return timebase.tsc_hz / 1000;
+}
+
+/*
+ * Go on with another TSC frequency, as after a live migration.  Reference time
+ * and the TSC's value go on from where they are; the TSC page is invalid
+ * (sequence 0) for a moment and then has another sequence, scale and offset.
+ */
+static void set_tsc_khz(uint64_t khz, Error **errp)
+{
+    HvTscPage *page = partition.tsc_overlay.page;
+    uint64_t ticks = cpu_get_ticks(), now, host_hz;
+
+    if (runstate_is_running()) {
+        error_setg(errp, "the VM has to be stopped");
+        return;
+    }
+    timebase_ready();
+    host_hz = timebase.host_hz;
+    if (khz * 1000 < host_hz / 4 || khz * 1000 > host_hz * 4) {
+        error_setg(errp, "the frequency has to be within a factor of 4 of %" PRIu64 " kHz",
+                   host_hz / 1000);
+        return;
+    }
+    QEMU_LOCK_GUARD(&partition.lock);
+    qatomic_set(&page->sequence, 0);
+    now = hyperv_reference_time();
+    timebase.base_guest = hyperv_tcg_tsc(ticks);
+    timebase.base_host = ticks;
+    timebase.tsc_hz = khz * 1000;
+    timebase.ratio = (uint64_t)((double)timebase.tsc_hz * 4294967296.0 / host_hz);
+    timebase.moved = true;
+    timebase.scale = tsc_scale(timebase.tsc_hz);
+    timebase.offset = 0;
+    timebase.offset = now - tsc_to_reference(timebase.base_guest);
+    if (++timebase.sequence == 0) {
+        timebase.sequence = 1;
+    }
+    if (!timebase.page_timer) {
+        timebase.page_timer = timer_new_ms(QEMU_CLOCK_VIRTUAL, tsc_page_valid, NULL);
+    }
+    timer_mod(timebase.page_timer, qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL) + TSC_PAGE_INVALID_MS);
 }
 
 /* --- Synthetic timers --------------------------------------------------- */
@@ -873,6 +975,7 @@ static void partition_stats(QDict *out)
             qdict_put_int(crash, name, partition.crash_params[i]);
         }
         qdict_put_int(out, "guest_os_id", partition.guest_os_id);
+        qdict_put_int(out, "resets", partition.resets);
     }
     qdict_put(out, "crash", crash);
 }
@@ -881,6 +984,7 @@ static void partition_stats(QDict *out)
 static void partition_reset(void *opaque)
 {
     WITH_QEMU_LOCK_GUARD(&partition.lock) {
+        partition.resets++;
         qatomic_set(&partition.guest_os_id, 0);
         qatomic_set(&partition.hypercall, 0);
         partition.reference_tsc = 0;
@@ -899,12 +1003,17 @@ static void vcpu_reset(void *opaque)
 
 static void partition_create(void)
 {
+    static const HvPartitionOps ops = {
+        .stats = partition_stats,
+        .get_tsc_khz = get_tsc_khz,
+        .set_tsc_khz = set_tsc_khz,
+    };
     /* vmmcall; ret; the rest traps. */
     static const uint8_t code[] = { 0x0f, 0x01, 0xd9, 0xc3 };
 
     qemu_mutex_init(&partition.lock);
     timebase_start();
-    hyperv_host_create(partition_stats);
+    hyperv_host_create(&ops);
     hyperv_overlay_init(&partition.hypercall_overlay, NULL, "hyperv-hypercall-page", true);
     hyperv_overlay_init(&partition.tsc_overlay, NULL, "hyperv-tsc-page", true);
     memset(partition.hypercall_overlay.page, 0xcc, HV_PAGE_SIZE);
