@@ -152,8 +152,13 @@ static void find_lost(struct recovery *r, uint64_t now)
     uint64_t patience = r->rack_rtt + reorder_window(r);
     uint32_t in_flight_before = in_flight(r), lost_before = board->lost;
     for (struct range *range = board->first; range; range = range->next) {
-        if (range->state != RANGE_SENT || !older_than_rack(r, range))
+        if (range->state != RANGE_SENT)
             continue;
+        if (!older_than_rack(r, range)) {
+            if (!range->resent)
+                break; // all that follows was sent later, or for the last time later
+            continue;
+        }
         uint64_t due = range->sent_at + patience;
         if (due <= now)
             scoreboard_lose(board, range);
@@ -485,23 +490,36 @@ static void pace(struct recovery *r, uint32_t len, uint64_t now)
     r->send_at = greater(r->send_at, earliest) + len * TIME_S / rate;
 }
 
-void recovery_sent(struct recovery *r, const struct piece *piece, uint64_t now)
+// The note of what goes out now would be the same as that of what went out before it.
+static bool continues_last(const struct recovery *r, uint64_t now)
 {
-    struct scoreboard *board = &r->board;
-    if (!board->sent && !piece->again)
-        r->first_sent_at = r->delivered_at = now;
-    struct range *range;
-    if (piece->again) {
-        range = scoreboard_resent(board, scoreboard_first_lost(board), piece->len);
-        r->resent_segments += (piece->len + r->mss - 1) / r->mss;
-    } else {
-        range = scoreboard_sent(board, piece->len);
-    }
+    const struct range *last = r->board.last;
+    return last && last->state == RANGE_SENT && !last->resent && last->sent_at == now &&
+           last->delivered == r->delivered && last->app_limited == (r->limited_until != 0);
+}
+
+static void note(const struct recovery *r, struct range *range, uint64_t now)
+{
     range->sent_at = now;
     range->delivered = r->delivered;
     range->delivered_at = r->delivered_at;
     range->first_sent_at = r->first_sent_at;
     range->app_limited = r->limited_until != 0;
+}
+
+void recovery_sent(struct recovery *r, const struct piece *piece, uint64_t now)
+{
+    struct scoreboard *board = &r->board;
+    if (!board->sent && !piece->again)
+        r->first_sent_at = r->delivered_at = now;
+    if (piece->again) {
+        note(r, scoreboard_resent(board, scoreboard_first_lost(board), piece->len), now);
+        r->resent_segments += (piece->len + r->mss - 1) / r->mss;
+    } else if (continues_last(r, now)) {
+        scoreboard_extend(board, piece->len);
+    } else {
+        note(r, scoreboard_sent(board, piece->len), now);
+    }
     pace(r, piece->len, now);
     if (!r->timeout_at)
         arm_timeout(r, now);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// See scoreboard.h. The list is short: one range for each frame under way, and two for each hole, so
-// it is walked.
+// See scoreboard.h. The list is short: one range for what was sent at the same time, and two for
+// each hole, so it is walked.
 #include "net/scoreboard.h"
 
 #include <stddef.h>
@@ -89,6 +89,13 @@ struct range *scoreboard_sent(struct scoreboard *s, uint32_t len)
     s->nxt += len;
     s->sent += len;
     return range;
+}
+
+void scoreboard_extend(struct scoreboard *s, uint32_t len)
+{
+    s->last->end += len;
+    s->nxt += len;
+    s->sent += len;
 }
 
 // Cuts a range in two at `seq`, which lies inside. Needs a spare.

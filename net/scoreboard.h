@@ -57,6 +57,9 @@ bool scoreboard_prepare(struct scoreboard *s);
 // [nxt, nxt + len) goes out for the first time; the caller fills in the note. Needs _prepare().
 struct range *scoreboard_sent(struct scoreboard *s, uint32_t len);
 
+// The same, but the last range, which must be under way, becomes longer; its note holds for both.
+void scoreboard_extend(struct scoreboard *s, uint32_t len);
+
 // The first `len` bytes of a range, at most all, go out again. Needs _prepare().
 struct range *scoreboard_resent(struct scoreboard *s, struct range *range, uint32_t len);
 

@@ -181,6 +181,31 @@ static void test_hole_in_a_frame(void **state)
     recovery_free(&r);
 }
 
+// What was sent at once is noted once, however many frames it took, until a part of it is missing.
+static void test_burst_of_small_frames(void **state)
+{
+    (void)state;
+    struct recovery r;
+    struct offer offer = plenty;
+    uint64_t now = TIME_S;
+    offer.frame = PATH_MSS;
+    recovery_init(&r, 0, PATH_MSS, true, false, now);
+    assert_int_equal(send_all(&r, &offer, now), 10 * PATH_MSS);
+    assert_int_equal(r.board.count, 1);
+    recovery_ack(&r, &(struct acknowledgement){.ack = 2 * PATH_MSS}, now + 10 * TIME_MS);
+    assert_int_equal(r.srtt, 10 * TIME_MS);
+    assert_true(send_all(&r, &offer, now + 10 * TIME_MS) >= 2 * PATH_MSS);
+    assert_int_equal(r.board.count, 2);
+    // The fourth is missing, the fifth to eighth are there: only that one is lost.
+    struct acknowledgement a = {.ack = 3 * PATH_MSS, .blocks = 1};
+    a.sacked[0].left = 4 * PATH_MSS;
+    a.sacked[0].right = 8 * PATH_MSS;
+    recovery_ack(&r, &a, now + 11 * TIME_MS);
+    assert_int_equal(r.board.lost, PATH_MSS);
+    assert_int_equal(scoreboard_first_lost(&r.board)->seq, 3 * PATH_MSS);
+    recovery_free(&r);
+}
+
 static void test_end_arrives_first(void **state)
 {
     (void)state;
@@ -368,6 +393,7 @@ int main(void)
         cmocka_unit_test(test_without_sack),
         cmocka_unit_test(test_small_window),
         cmocka_unit_test(test_hole_in_a_frame),
+        cmocka_unit_test(test_burst_of_small_frames),
         cmocka_unit_test(test_end_arrives_first),
         cmocka_unit_test(test_last_segment_lost),
         cmocka_unit_test(test_time_outs),
