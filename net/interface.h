@@ -57,6 +57,7 @@ struct interface {
     uint64_t tx_large, tx_too_long;
     uint64_t tx_unresolved; // IPv6: too many wait for their neighbours' addresses
     unsigned rx_on_loan, tx_in_flight;
+    uint32_t tx_in_flight_bytes;
     uint64_t arp_shared, arp_not_shared; // neighbours told to other cores; no room for the message
 };
 
@@ -116,5 +117,8 @@ void interface_new_turn(void);
 void interface_tcp_out(const struct tcp_pcb *pcb, const struct tcp_hdr *header, uint32_t length);
 // The longest IP packet with a TCP segment larger than the MSS that the NIC cuts; 0: it cuts none.
 uint32_t interface_large_max(const struct netif *netif, bool ip6);
+// The NIC has so much to do that more would only wait there: who has data in plenty keeps it, and asks
+// again in the next turn of the loop.
+bool interface_has_enough(const struct netif *netif);
 // Forgets the frames that wait for room.
 void interface_drop_queue(struct interface *interface);

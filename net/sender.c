@@ -24,6 +24,7 @@
 #define UNSENT_BYTES                                                                               \
     (256 << 10) // so much is accepted ahead, or what may be under way if that is more
 #define BLOCKED_TIME (10 * TIME_MS)
+#define TURN_BYTES 32768u // that one sends before the next one's turn, or one frame
 #define OPTION_SACK 5
 #define GIVE_UP 10u // time-outs or window probes without any answer
 
@@ -58,7 +59,8 @@ struct sender {
     uint32_t acked;  // bytes not yet told
     uint16_t window; // of the last segment, as on the wire
     bool pending;    // something has happened to it
-    bool blocked;    // the NIC or memory said no
+    bool ready;      // may have something to send, and waits for its turn
+    bool blocked;    // in this round: the NIC has enough, or there is no memory
     bool stopped;    // takes nothing more
     bool squeeze;    // the window stays small: use what there is of it
     unsigned window_probes;
@@ -68,6 +70,7 @@ struct sender {
 
 static PERCORE struct sender *senders;
 static PERCORE struct sender *running, *next_one; // in sender_poll(); NULL when they are gone
+static PERCORE struct sender *turn;               // whose it is; NULL: the first one's
 static PERCORE bool attention;
 static PERCORE uint64_t wake_at;
 static PERCORE uint8_t slot; // of a pcb's extra arguments
@@ -94,6 +97,8 @@ static void sender_gone(u8_t id, void *data)
         running = NULL;
     if (next_one == s)
         next_one = s->next;
+    if (turn == s)
+        turn = s->next;
     counts[TIMEOUTS] += s->recovery.timeouts;
     counts[PROBES] += s->recovery.probes;
     counts[NEEDLESS] += s->recovery.needless;
@@ -275,7 +280,7 @@ static void note_sent(struct sender *s, const struct piece *piece)
         s->offset -= s->extents[s->at].len;
 }
 
-static struct offer make_offer(const struct sender *s, const struct netif *netif)
+static struct offer make_offer(const struct sender *s, uint32_t frame)
 {
     const struct tcp_pcb *pcb = s->pcb;
     // lwIP may not have taken an acknowledgement that we did.
@@ -284,33 +289,55 @@ static struct offer make_offer(const struct sender *s, const struct netif *netif
     return (struct offer){
         .unsent = may_send_new(pcb) ? s->unsent : 0,
         .window = seq_before(una, edge) ? edge - una : 0,
-        .frame = frame_limit(s, netif),
+        .frame = frame,
         .small = pcb->flags & TF_NODELAY,
         .crumb = s->squeeze ? 1 : pcb->snd_wnd_max / 2,
     };
 }
 
-// Sends what may go now. Sets wake_at to when to come again for more.
-static void send_all(struct sender *s, uint64_t now)
+static void wake_for_timers(struct sender *s, uint64_t at)
+{
+    s->wake_at = LWIP_MIN(at, recovery_deadline(&s->recovery));
+    if (s->window_at)
+        s->wake_at = LWIP_MIN(s->wake_at, s->window_at);
+}
+
+static void block(struct sender *s, uint64_t now)
+{
+    s->blocked = true;
+    wake_for_timers(s, now + BLOCKED_TIME);
+}
+
+// Has nothing to send until something happens; `none` tells until when.
+static void rest(struct sender *s, const struct piece *none, uint64_t now)
+{
+    s->ready = false;
+    if (!none->window)
+        s->window_at = 0;
+    else if (!s->window_at)
+        s->window_at = now + recovery_timeout(&s->recovery);
+    wake_for_timers(s, none->at);
+}
+
+// Sends what may go now, as much as one may in its turn.
+static void take_turn(struct sender *s, uint64_t now)
 {
     struct netif *netif = route(s->pcb);
-    s->blocked = !netif;
-    s->wake_at = s->blocked ? now + BLOCKED_TIME : UINT64_MAX;
-    while (!s->blocked) {
-        struct offer offer = make_offer(s, netif);
+    uint32_t frame = netif ? frame_limit(s, netif) : 0;
+    for (uint32_t sent = 0; sent < TURN_BYTES;) {
+        if (!netif || interface_has_enough(netif)) {
+            block(s, now);
+            return;
+        }
+        struct offer offer = make_offer(s, frame);
         struct piece piece = recovery_next(&s->recovery, &offer, now);
         if (!piece.len) {
-            s->wake_at = piece.at;
-            if (!piece.window)
-                s->window_at = 0;
-            else if (!s->window_at)
-                s->window_at = now + recovery_timeout(&s->recovery);
+            rest(s, &piece, now);
             return;
         }
         if (!transmit(s, &piece, netif)) {
             counts[BLOCKED]++;
-            s->blocked = true;
-            s->wake_at = now + BLOCKED_TIME;
+            block(s, now);
             return;
         }
         recovery_sent(&s->recovery, &piece, now);
@@ -318,6 +345,7 @@ static void send_all(struct sender *s, uint64_t now)
         s->squeeze = false;
         s->window_at = 0;
         s->window_probes = 0;
+        sent += piece.len;
     }
 }
 
@@ -352,11 +380,12 @@ static bool tell_acknowledged(struct sender *s)
     return true;
 }
 
-static void run(struct sender *s, uint64_t now)
+// What has happened to it, or is due.
+static void look_after(struct sender *s, uint64_t now)
 {
-    s->pending = false;
     if (!tell_acknowledged(s))
         return;
+    s->pending = false;
     recovery_timer(&s->recovery, now);
     if (s->recovery.backoff > GIVE_UP || s->window_probes > GIVE_UP) {
         counts[GIVEN_UP]++;
@@ -365,11 +394,7 @@ static void run(struct sender *s, uint64_t now)
     }
     s->recovery.mss = s->recovery.congestion.mss = wire_mss(s->pcb);
     probe_window(s, now);
-    send_all(s, now);
-    uint64_t timer = recovery_deadline(&s->recovery);
-    s->wake_at = LWIP_MIN(s->wake_at, timer);
-    if (s->window_at)
-        s->wake_at = LWIP_MIN(s->wake_at, s->window_at);
+    s->ready = true;
 }
 
 // ---- In ----
@@ -437,17 +462,45 @@ void sender_path_narrower(const struct tcp_pcb *pcb)
 
 // ---- The core's loop ----
 
-// The NIC is full: the next ones have the first turn when there is room again.
-static void rotate(void)
+// Looks after those that need it. Returns whether any did; *count: senders that are ready.
+static bool look_after_all(uint64_t now, unsigned *count)
 {
-    struct sender *first = senders, *last = senders;
-    if (!first || !first->next)
-        return;
-    while (last->next)
-        last = last->next;
-    senders = first->next;
-    first->next = NULL;
-    last->next = first;
+    bool worked = false;
+    *count = 0;
+    for (struct sender *s = senders; s; s = next_one) {
+        next_one = s->next;
+        running = s;
+        if (s->pending || now >= s->wake_at) {
+            worked |= s->pending;
+            look_after(s, now);
+        }
+        if (running && s->ready) {
+            s->blocked = false;
+            ++*count;
+        }
+    }
+    running = next_one = NULL;
+    return worked;
+}
+
+// Those that are ready send in turns, so that all get the same of what the NIC takes, however much each
+// of them may have under way. Returns whether some are left because a NIC has enough.
+static bool give_turns(unsigned count, uint64_t now)
+{
+    struct sender *first_blocked = NULL;
+    for (unsigned left = count; left;) {
+        struct sender *s = turn ? turn : senders;
+        turn = s->next;
+        if (!s->ready || s->blocked)
+            continue;
+        take_turn(s, now);
+        if (s->blocked && !first_blocked)
+            first_blocked = s;
+        left -= s->blocked || !s->ready;
+    }
+    if (first_blocked)
+        turn = first_blocked; // and begins the next time
+    return first_blocked;
 }
 
 bool sender_poll(void)
@@ -455,28 +508,16 @@ bool sender_poll(void)
     uint64_t now = time_now();
     if (!attention && now < wake_at)
         return false;
-    bool worked = false, blocked = false;
+    uint64_t frames = counts[FRAMES];
+    unsigned ready;
     attention = false;
-    for (struct sender *s = senders; s; s = next_one) {
-        next_one = s->next;
-        if (!s->pending && !s->blocked && now < s->wake_at)
-            continue;
-        uint64_t frames = counts[FRAMES];
-        worked |= s->pending;
-        running = s;
-        run(s, now);
-        worked |= counts[FRAMES] != frames;
-        blocked |= running && s->blocked;
-    }
-    running = next_one = NULL;
+    bool worked = look_after_all(now, &ready);
+    if (give_turns(ready, now))
+        attention = true; // each turn of the loop, until there is room
     wake_at = UINT64_MAX;
     for (const struct sender *s = senders; s; s = s->next)
         wake_at = LWIP_MIN(wake_at, s->wake_at);
-    if (blocked) {
-        rotate();
-        attention = true; // each turn of the loop, until there is room
-    }
-    return worked;
+    return worked || counts[FRAMES] != frames;
 }
 
 uint64_t sender_deadline(void)

@@ -28,6 +28,9 @@ static PERCORE struct {
 // many packets may be put in queues in one turn of the loop: more than all queues hold.
 #define QUEUED_MOST (8 * MEMP_NUM_ND6_QUEUE)
 
+// In the NIC's ring: what it sends within about a millisecond.
+#define ENOUGH_BYTES (2u << 20)
+
 static PERCORE unsigned queued;      // in this turn
 static PERCORE unsigned transmitted; // frames, ever
 
@@ -126,6 +129,7 @@ static bool offer(struct interface *interface, struct pbuf *p, const struct tx_o
     if (result == NIC_TX_HELD) {
         interface->tx_held++;
         interface->tx_in_flight++;
+        interface->tx_in_flight_bytes += p->tot_len;
     } else {
         pbuf_free(p);
     }
@@ -273,11 +277,19 @@ uint32_t interface_large_max(const struct netif *netif, bool ip6)
     return info->tx_large_max - SIZEOF_ETH_HDR;
 }
 
+bool interface_has_enough(const struct netif *netif)
+{
+    const struct interface *interface = netif->state;
+    return interface->queue_count || interface->tx_in_flight_bytes >= ENOUGH_BYTES;
+}
+
 void interface_tx_done(struct nic *nic, void *done_ctx)
 {
     struct interface *interface = nic_client_data(nic);
+    struct pbuf *p = done_ctx;
     interface->tx_in_flight--;
-    pbuf_free(done_ctx);
+    interface->tx_in_flight_bytes -= p->tot_len;
+    pbuf_free(p);
 }
 
 // There is room again: lets the connections that were refused send, each in its turn. lwIP's own
