@@ -20,13 +20,16 @@
 #define RTT_TIME (10 * TIME_S)   // a shortest round trip is looked for again after this,
 #define PROBE_RTT_TIME (200 * TIME_MS) // for so long
 #define BURST_ROUNDS 5
-#define BURST_TIME (4 * TIME_MS) // at most, or
-#define BURST_BYTES                                                                                \
-    (512u << 10) // where nothing is paced: the same for all, so that none starves others
+// At most what arrives in this time at the rate (less, and who begins with little where all wait for
+// each other would stay with it),
+#define BURST_TIME (100 * TIME_MS)
+// or where nothing is paced: the same for all, so that none starves others.
+#define BURST_BYTES (512u << 10)
 
 // Below this round trip the acknowledgements' own clock is fine enough: a timer for each frame would
-// cost more than the short queue it spares.
-#define PACED_RTT TIME_MS
+// cost more than the short queue it spares. What makes up so short a round trip is mostly how long
+// processors let each other wait, so that what the path holds by it may be next to nothing.
+#define PACED_RTT (4 * TIME_MS)
 #define QUANTUM_TIME TIME_MS // what is sent at once takes so long at the rate
 #define QUANTUM_MAX 65536u
 

@@ -73,5 +73,5 @@ def check_iperf(vm, *options, seconds, **client):
     allowed = may_differ(report.sent_bytes, len(report.streams), sends)
     assert abs(report.sent_bytes - report.received_bytes) <= allowed, (
         f"{report.sent_bytes} bytes sent, {report.received_bytes} received")
-    check_steady(report, seconds, 1000 if sends else 50)  # docs/performance.md tells why
+    check_steady(report, seconds, 20 if sends else 50)
     return report

@@ -14,6 +14,7 @@
 #define EVENTS 65536u
 #define REORDER_DELAY (3 * TIME_MS)
 #define DELAYED_ACK (40 * TIME_MS)
+#define FIRST_FLIGHT (10 * PATH_MSS) // is acknowledged when it arrives, naps or not
 
 struct event {
     uint64_t at, order;
@@ -166,6 +167,8 @@ static void acknowledge(unsigned flow, uint32_t duplicate)
 {
     struct receiver *r = &sim.receivers[flow];
     struct event event = {.at = sim.now + sim.path->delay, .flow = flow, .is_ack = true};
+    if (sim.path->nap && sim.flows[flow].received > FIRST_FLIGHT)
+        event.at += sim.path->nap - event.at % sim.path->nap;
     event.a.ack = r->next * PATH_MSS;
     event.a.duplicate = r->held == 0;
     if (!sim.path->no_sack && duplicate != UINT32_MAX) {

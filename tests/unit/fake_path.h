@@ -19,6 +19,7 @@ struct path {
     unsigned reorder; // that are late by some others
     unsigned duplicate;
     unsigned ack_loss;
+    uint64_t nap;    // acknowledgements come only at whole multiples of it, 0: at once
     uint32_t window; // of the receivers, bytes; 0: large
     bool no_sack;
 };
