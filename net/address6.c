@@ -7,6 +7,7 @@
 
 #include "kernel/core.h"
 #include "kernel/log.h"
+#include "lwip/nd6.h"
 #include "lwip/netif.h"
 #include "net/hooks.h"
 #include "net/interface.h"
@@ -26,9 +27,9 @@ const ip6_addr_t *net_ip6_gateway(struct netif *netif, const ip6_addr_t *destina
     static const uint8_t none[16];
     (void)destination;
     const struct interface *interface = netif->state;
-    if (!memcmp(interface->settings.gateway6, none, sizeof(none)))
+    if (!memcmp(interface->settings.config.gateway6, none, sizeof(none)))
         return NULL;
-    read_address(&gateway, interface->settings.gateway6);
+    read_address(&gateway, interface->settings.config.gateway6);
     ip6_addr_assign_zone(&gateway, IP6_UNICAST, netif);
     return &gateway;
 }
@@ -74,7 +75,7 @@ void address6_setup(struct netif *netif)
 void address6_start(struct netif *netif)
 {
     const struct interface *interface = netif->state;
-    const struct nic_config *settings = &interface->settings;
+    const struct nic_config *settings = &interface->settings.config;
     if (settings->ip6 == CONFIG_IP6_OFF)
         return;
     if (netif->mtu < IP6_MIN_MTU_LENGTH) {
@@ -90,4 +91,49 @@ void address6_start(struct netif *netif)
     ip6_addr_t address;
     read_address(&address, settings->address6);
     netif_add_ip6_address(netif, &address, NULL); // there is room: it is the second one
+}
+
+// A place for one more address, if need be that of one that a router announced. Negative: none.
+static s8_t make_room(struct netif *netif)
+{
+    s8_t place = -1;
+    for (s8_t i = 1; i < LWIP_IPV6_NUM_ADDRESSES; i++) {
+        if (ip6_addr_isinvalid(netif_ip6_addr_state(netif, i)))
+            return i;
+        if (!netif_ip6_addr_isstatic(netif, i))
+            place = i;
+    }
+    if (place > 0)
+        netif_ip6_addr_set_state(netif, place, IP6_ADDR_INVALID);
+    return place;
+}
+
+static bool is_among(const ip6_addr_t *address, const uint8_t addresses[][16], unsigned count)
+{
+    while (count && memcmp(addresses[count - 1], address->addr, 16) != 0)
+        count--;
+    return count;
+}
+
+void address6_by_hand(struct interface *interface, const uint8_t addresses[][16], unsigned count)
+{
+    struct netif *netif = &interface->netif;
+    for (s8_t i = 1; i < LWIP_IPV6_NUM_ADDRESSES; i++)
+        if (!ip6_addr_isinvalid(netif_ip6_addr_state(netif, i)) &&
+            netif_ip6_addr_isstatic(netif, i) &&
+            !is_among(netif_ip6_addr(netif, i), addresses, count))
+            netif_ip6_addr_set_state(netif, i, IP6_ADDR_INVALID);
+    for (unsigned n = 0; n < count; n++) {
+        ip6_addr_t address;
+        read_address(&address, addresses[n]);
+        s8_t i = netif_get_ip6_addr_match(netif, &address);
+        if (i < 0 && make_room(netif) > 0 && netif_add_ip6_address(netif, &address, &i) != ERR_OK)
+            continue;
+        if (i > 0) { // also one that a router had announced
+            netif_ip6_addr_set_valid_life(netif, i, IP6_ADDR_LIFE_STATIC);
+            netif_ip6_addr_set_pref_life(netif, i, IP6_ADDR_LIFE_STATIC);
+        }
+    }
+    nd6_clear_destination_cache();
+    share6_addresses(interface); // the gateway, too
 }

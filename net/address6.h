@@ -3,6 +3,9 @@
 // prefixes for, or the one that the configuration names. Core 0.
 #pragma once
 
+#include <stdint.h>
+
+struct interface;
 struct netif;
 
 // Once per core, before there are interfaces.
@@ -13,3 +16,7 @@ void address6_setup(struct netif *netif);
 
 // Gives an interface that is up the addresses of its settings.
 void address6_start(struct netif *netif);
+
+// The interface has these addresses by hand (NET_STATIC6 at most), and no others; those from routers stay
+// unless there is no room. Its gateway may have changed, too.
+void address6_by_hand(struct interface *interface, const uint8_t addresses[][16], unsigned count);

@@ -48,5 +48,16 @@ struct netif *net_ip4_route(const ip4_addr_t *source, const ip4_addr_t *destinat
 struct netif *net_ip6_route(const ip6_addr_t *source, const ip6_addr_t *destination);
 #define LWIP_HOOK_IP6_ROUTE net_ip6_route
 
+// Called for the options of DHCP messages that lwIP does not know (net/settings.c). state: lwIP's; message:
+// what kind it is, 0: not known yet; the option's value begins at `at` in p.
+void net_dhcp_option(struct netif *netif, u8_t state, u8_t message, u8_t option, u8_t len,
+                     const struct pbuf *p, u16_t at);
+#define LWIP_HOOK_DHCP_PARSE_OPTION(netif, dhcp, state, msg, msg_type, option, len, pbuf, offset)  \
+    do {                                                                                           \
+        LWIP_UNUSED_ARG(msg);                                                                      \
+        net_dhcp_option(netif, state, msg_type, option, len, pbuf, offset);                        \
+    } while (0)
+#define DHCP_ADD_EXTRA_REQUEST_OPTIONS , DHCP_OPTION_DNS_SERVER, DHCP_OPTION_MTU
+
 // How many bytes a connection may keep out of order; less when memory is short.
 u32_t net_ooseq_limit(void);

@@ -9,12 +9,12 @@
 #include <stdint.h>
 
 #include "drivers/netvsc/netvsc.h"
-#include "kernel/config.h"
 #include "lwip/netif.h"
 #include "lwip/pbuf.h"
 #include "lwip/tcp.h"
 #include "net/coalesce.h"
 #include "net/flow.h"
+#include "net/settings.h"
 #include "net/share6.h"
 
 // Frames that wait for room in the NIC's ring. When all are used TCP keeps its segments itself.
@@ -36,16 +36,15 @@ struct interface {
     struct netif netif;
     struct nic *nic;
     struct interface *next;
-    unsigned index;             // nic_info.index
-    uint16_t mtu;               // of IP packets; netif.mtu is it, too, but for moments (tx.c)
-    bool main;                  // core 0: it has the addresses of [net]
-    struct nic_config settings; // of which only core 0's knows the addresses
-    struct flows flows;         // flow.c
-    struct shared6 shared6;     // share6.c
-    uint64_t untold;            // core 0: bit for each core that does not know the addresses yet
-    uint32_t address_told;      // core 0: the IPv4 address that was logged last
-    uint16_t checksums;         // NETIF_CHECKSUM_GEN_*: what lwIP fills in itself
-    bool refused;               // lwIP was told that the queue is full
+    unsigned index;           // nic_info.index
+    uint16_t mtu;             // of IP packets; netif.mtu is it, too, but for moments (tx.c)
+    struct settings settings; // settings.c
+    uint64_t asked6;    // core 0: when it asked last whether its IPv6 addresses are still its own
+    struct flows flows; // flow.c
+    struct shared6 shared6; // share6.c
+    uint64_t untold;        // core 0: bit for each core that does not know the addresses yet
+    uint16_t checksums;     // NETIF_CHECKSUM_GEN_*: what lwIP fills in itself
+    bool refused;           // lwIP was told that the queue is full
     unsigned queue_first, queue_count;
     struct tx_entry queue[TX_QUEUE];
 
@@ -61,6 +60,9 @@ struct interface {
     uint64_t arp_shared, arp_not_shared; // neighbours told to other cores; no room for the message
 };
 
+// netif.c: from now on IPv4 packets may be so long, and IPv6's if that is enough for them; the connections
+// that there are follow. The calling core.
+void interface_set_mtu(struct interface *interface, uint16_t mtu);
 // netif.c: the calling core's interface of a NIC, or NULL. The pointer is only compared.
 struct interface *interface_of(const struct nic *nic);
 // The first of the calling core's, which are linked by `next`, or NULL.
@@ -74,7 +76,7 @@ void share_join(struct interface *interface);
 void share_leave(struct interface *interface);
 // The cores that have an interface of this NIC, a bit for each. May change at any time.
 uint64_t share_cores(const struct interface *interface);
-// Tells the other cores the addresses, now and, where there is no room for a message, soon. Core 0.
+// Tells the other cores the IPv4 addresses and the MTU, now and, where there is no room for a message, soon. Core 0.
 void share_addresses(struct interface *interface);
 // netif->input: Ethernet frames from the NIC to lwIP. Neighbours that tell their address by ARP are
 // made known to the other cores, because their answers arrive on one core whoever asked.

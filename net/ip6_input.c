@@ -25,6 +25,7 @@
 #include "net/hooks.h"
 #include "net/interface.h"
 #include "net/ip6_check.h"
+#include "net/link.h"
 #include "net/share6.h"
 #include "net/stack.h"
 
@@ -212,7 +213,7 @@ static void take_fragment(struct pbuf *p, struct netif *netif, u16_t offset)
 static bool is_conflict(const struct pbuf *p, struct netif *netif, u16_t offset)
 {
     const char *target = (const char *)p->payload + offset + 8;
-    return is_mine(netif, (const ip6_addr_p_t *)target);
+    return is_mine(netif, (const ip6_addr_p_t *)target) && !link_asked6(netif->state);
 }
 
 static void share_router(struct interface *interface, const uint8_t *ip, const uint8_t *icmp,
@@ -226,6 +227,8 @@ static void share_router(struct interface *interface, const uint8_t *ip, const u
             memcpy(router.mac, at + 2, sizeof(router.mac));
         if (at[0] == ND6_OPTION_TYPE_MTU && !at[4] && !at[5])
             router.mtu = (uint16_t)(at[6] << 8 | at[7]);
+        if (at[0] == ND6_OPTION_TYPE_RDNSS)
+            settings_router_dns(interface, at, at[1] * 8u);
     }
     for (const uint8_t *at = icmp + 16; at < end; at += at[1] * 8) {
         if (at[0] != ND6_OPTION_TYPE_PREFIX_INFO || at[2] != 64 ||
@@ -279,7 +282,7 @@ int net_ip6_input(struct pbuf *p, struct netif *netif)
         return 0;
     }
     struct interface *interface = netif->state;
-    if (interface->settings.ip6 == CONFIG_IP6_OFF || p->len < IP6_HLEN) {
+    if (interface->settings.config.ip6 == CONFIG_IP6_OFF || p->len < IP6_HLEN) {
         drop(p, &refused);
         return 1;
     }

@@ -29,8 +29,7 @@
 #define ARP_QUEUEING 1     // keep packets while an address is being resolved,
 #define ARP_QUEUE_LEN 8    // at most so many for one neighbour
 #define ETHARP_SUPPORT_STATIC_ENTRIES 0
-#define LWIP_NETIF_STATUS_CALLBACK 1     // tells net/netif.c of an IPv4 address,
-#define LWIP_NETIF_EXT_STATUS_CALLBACK 1 // and net/address6.c of an IPv6 address
+#define LWIP_NETIF_EXT_STATUS_CALLBACK 1 // tells net/settings.c and net/address6.c of addresses
 #define LWIP_NETIF_HWADDRHINT 1 // a connection remembers its neighbour's place in the table
 #define LWIP_NETIF_HOSTNAME 1   // sent by DHCP
 #define LWIP_SINGLE_NETIF 0     // a guest may have several NICs

@@ -5,17 +5,16 @@
 #include <string.h>
 
 #include "kernel/alloc.h"
-#include "kernel/config.h"
 #include "kernel/console.h"
 #include "kernel/core.h"
 #include "kernel/log.h"
-#include "lwip/dhcp.h"
 #include "lwip/etharp.h"
 #include "lwip/ip4_frag.h"
+#include "lwip/priv/nd6_priv.h"
 #include "lwip/priv/tcp_priv.h"
-#include "lwip/prot/dhcp.h"
 #include "net/address6.h"
 #include "net/interface.h"
+#include "net/link.h"
 #include "net/stack.h"
 #include "net/steer.h"
 
@@ -43,27 +42,31 @@ const struct interface *interface_peek(unsigned core, unsigned index)
     return i;
 }
 
-// Core 0's addresses are everyone's.
-static void address_changed(struct netif *netif)
+static void lower_mss(struct interface *interface)
 {
-    struct interface *interface = netif->state;
-    if (core_id() != 0 || !netif_is_up(netif))
+    const struct netif *netif = &interface->netif;
+    for (unsigned i = 0; i < LWIP_ND6_NUM_DESTINATIONS; i++) {
+        struct nd6_destination_cache_entry *way = &destination_cache[i];
+        if (neighbor_cache[way->cached_neighbor_idx].netif == netif)
+            way->pmtu = LWIP_MIN(way->pmtu, netif->mtu6);
+    }
+    for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb; pcb = pcb->next)
+        if (pcb->netif_idx == netif_get_index(netif))
+            stack_lower_mss(pcb, IP_IS_V6(&pcb->remote_ip)
+                                     ? (u16_t)(netif->mtu6 - IP6_HLEN - TCP_HLEN)
+                                     : (u16_t)(netif->mtu - IP_HLEN - TCP_HLEN));
+}
+
+void interface_set_mtu(struct interface *interface, uint16_t mtu)
+{
+    struct netif *netif = &interface->netif;
+    u16_t mtu6 = LWIP_MAX(mtu, IP6_MIN_MTU_LENGTH);
+    if (mtu == interface->mtu)
         return;
-    uint32_t now = netif_ip4_addr(netif)->addr;
-    bool news = now != interface->address_told; // lwIP calls this for IPv6 addresses, too
-    interface->address_told = now;
-    if (!news)
-        return;
-    share_addresses(interface);
-    if (ip4_addr_isany_val(*netif_ip4_addr(netif)))
-        return;
-    char address[IP4ADDR_STRLEN_MAX], gateway[IP4ADDR_STRLEN_MAX];
-    ip4addr_ntoa_r(netif_ip4_addr(netif), address, sizeof(address));
-    ip4addr_ntoa_r(netif_ip4_gw(netif), gateway, sizeof(gateway));
-    uint32_t mask = lwip_ntohl(netif_ip4_netmask(netif)->addr);
-    log_info("net: %s: address %s/%d, gateway %s", nic_info(interface->nic)->name, address,
-             __builtin_popcount(mask), gateway);
-    stack_address_up(netif_ip_addr4(netif));
+    // Routers may have asked for less.
+    netif->mtu6 = mtu > interface->mtu ? mtu6 : LWIP_MIN(netif->mtu6, mtu6);
+    netif->mtu = interface->mtu = mtu;
+    lower_mss(interface);
 }
 
 static err_t netif_setup(struct netif *netif)
@@ -87,24 +90,14 @@ static err_t netif_setup(struct netif *netif)
     if ((info->tx_csum & offloads) != offloads)
         interface->checksums |= NETIF_CHECKSUM_GEN_TCP;
     interface_select_checks(interface, 0);
-    netif_set_status_callback(netif, address_changed);
     return ERR_OK;
 }
 
 static void netif_link(struct nic *nic)
 {
     struct interface *interface = nic_client_data(nic);
-    if (!interface)
-        return;
-    bool up = nic_info(nic)->link_up;
-    if (core_id() == 0)
-        log_info("net: %s: link %s", nic_info(nic)->name, up ? "up" : "down");
-    if (up)
-        netif_set_link_up(&interface->netif);
-    else
-        netif_set_link_down(&interface->netif);
-    if (core_id() != 0)
-        interface->netif.rs_count = 0; // core 0 asks for routers
+    if (interface)
+        link_changed(interface, nic_info(nic)->link_up);
 }
 
 static struct interface *interface_new(struct nic *nic)
@@ -125,45 +118,13 @@ static struct interface *interface_new(struct nic *nic)
     return interface;
 }
 
-// The addresses of [net] are for one NIC at a time: the first that comes when no other has them.
-static bool main_is_free(void)
-{
-    const struct interface *i = interfaces;
-    while (i && !i->main)
-        i = i->next;
-    return !i;
-}
-
-static void read_settings(struct interface *interface)
-{
-    const struct nic_info *info = nic_info(interface->nic);
-    bool first = core_id() == 0 && main_is_free();
-    interface->main = config_of_nic(&config, info->mac, first, &interface->settings);
-    interface->mtu = LWIP_MIN(info->mtu, interface->settings.mtu);
-}
-
-// Core 0.
-static void configure_addresses(struct interface *interface)
-{
-    const struct nic_config *settings = &interface->settings;
-    address6_start(&interface->netif);
-    if (settings->dhcp) {
-        if (dhcp_start(&interface->netif) != ERR_OK)
-            log_error("net: %s: no memory for DHCP", nic_info(interface->nic)->name);
-        return;
-    }
-    ip4_addr_t address = {settings->address}, mask = {settings->netmask},
-               gateway = {settings->gateway};
-    netif_set_addr(&interface->netif, &address, &mask, &gateway);
-}
-
 static void netif_attach(struct nic *nic)
 {
     struct interface *interface = interface_new(nic);
     if (!interface)
         return;
     nic_set_client_data(nic, interface);
-    read_settings(interface);
+    settings_read(interface);
     netif_add_noaddr(&interface->netif, interface, netif_setup, share_input);
     interface->next = interfaces;
     interfaces = interface;
@@ -172,7 +133,7 @@ static void netif_attach(struct nic *nic)
     share_join(interface);
     share6_join(interface);
     if (core_id() == 0)
-        configure_addresses(interface);
+        settings_apply(interface);
     if (nic_info(nic)->link_up)
         netif_link(nic);
 }
@@ -194,20 +155,6 @@ static void abort_connections(struct interface *interface)
         tcp_abandon(pcb, 0);
 }
 
-// Without lwIP's ways: it would abort the connections of another NIC with the same address, and speak
-// to a DHCP server that cannot be reached.
-static void forget_addresses(struct interface *interface)
-{
-    struct dhcp *dhcp = netif_dhcp_data(&interface->netif);
-    if (dhcp && dhcp_supplied_address(&interface->netif))
-        dhcp->state = DHCP_STATE_INIT;
-    dhcp_stop(&interface->netif);
-    dhcp_cleanup(&interface->netif);
-    ip4_addr_set_zero(ip_2_ip4(&interface->netif.ip_addr));
-    for (unsigned i = 0; i < LWIP_IPV6_NUM_ADDRESSES; i++)
-        interface->netif.ip6_addr_state[i] = IP6_ADDR_INVALID;
-}
-
 static void netif_detach(struct nic *nic)
 {
     struct interface *interface = nic_client_data(nic);
@@ -220,7 +167,7 @@ static void netif_detach(struct nic *nic)
     share_leave(interface);
     share6_leave(interface);
     abort_connections(interface);
-    forget_addresses(interface);
+    settings_drop(interface);
     netif_remove(&interface->netif);
     interface_drop_queue(interface);
     // What is left on loan waits in the reassembly of fragments: let all of it grow too old.

@@ -19,8 +19,8 @@ static struct interface *better(struct interface *a, struct interface *b)
 {
     if (!a)
         return b;
-    if (a->settings.metric != b->settings.metric)
-        return a->settings.metric < b->settings.metric ? a : b;
+    if (a->settings.config.metric != b->settings.config.metric)
+        return a->settings.config.metric < b->settings.config.metric ? a : b;
     return a->index < b->index ? a : b;
 }
 

@@ -23,6 +23,7 @@ static struct shared {
 struct addresses {
     const struct nic *nic;
     uint32_t address, mask, gateway;
+    uint16_t mtu;
 };
 
 struct neighbour {
@@ -44,12 +45,14 @@ static struct addresses addresses_of(const struct interface *interface)
     return (struct addresses){.nic = interface->nic,
                               .address = netif_ip4_addr(netif)->addr,
                               .mask = netif_ip4_netmask(netif)->addr,
-                              .gateway = netif_ip4_gw(netif)->addr};
+                              .gateway = netif_ip4_gw(netif)->addr,
+                              .mtu = interface->mtu};
 }
 
 static void set_addresses(struct interface *interface, const struct addresses *from)
 {
     ip4_addr_t address = {from->address}, mask = {from->mask}, gateway = {from->gateway};
+    interface_set_mtu(interface, from->mtu);
     netif_set_addr(&interface->netif, &address, &mask, &gateway);
 }
 

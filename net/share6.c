@@ -10,6 +10,7 @@
 #include "kernel/message.h"
 #include "kernel/time.h"
 #include "lwip/ip6.h"
+#include "lwip/nd6.h"
 #include "lwip/netif.h"
 #include "lwip/priv/nd6_priv.h" // ND6_HOPLIM
 #include "lwip/prot/icmp6.h"
@@ -66,7 +67,9 @@ static void take_address(const void *data)
     s8_t i = (s8_t)from->index;
     ip6_addr_t address;
     read_address(&address, from->address, netif);
-    memcpy(interface->settings.gateway6, from->gateway, sizeof(from->gateway));
+    if (memcmp(interface->settings.config.gateway6, from->gateway, sizeof(from->gateway)) != 0)
+        nd6_clear_destination_cache();
+    memcpy(interface->settings.config.gateway6, from->gateway, sizeof(from->gateway));
     if (!ip6_addr_eq(&address, netif_ip6_addr(netif, i)))
         netif_ip6_addr_set_state(netif, i, IP6_ADDR_INVALID);
     netif_ip6_addr_set(netif, i, &address);
@@ -184,7 +187,7 @@ static bool post_addresses(const struct interface *interface, unsigned core)
                                    .index = (uint8_t)i,
                                    .state = ip6_addr_isvalid(state) ? state : IP6_ADDR_INVALID,
                                    .by_hand = netif_ip6_addr_isstatic(netif, i)};
-        memcpy(message.gateway, interface->settings.gateway6, sizeof(message.gateway));
+        memcpy(message.gateway, interface->settings.config.gateway6, sizeof(message.gateway));
         memcpy(message.address, netif_ip6_addr(netif, i)->addr, 16);
         posted &= message_post(core, take_address, &message, sizeof(message));
     }

@@ -31,6 +31,7 @@
 #include "net/hooks.h"
 #include "net/interface.h"
 #include "net/ip6_input.h"
+#include "net/link.h"
 #include "net/net.h"
 #include "net/options.h"
 #include "net/route.h"
@@ -368,6 +369,7 @@ static void stack_start(void)
     sender_start();
     flow_start();
     loop_add(&stack_poller);
+    settings_init();
     address6_init();
     for (unsigned i = 0; i < SERVICE_COUNT; i++) {
         bool wanted = !services[i]->wanted || services[i]->wanted();
@@ -393,6 +395,7 @@ void net_start(void)
     drain_start();
     ip6_input_start();
     stack_start();
+    link_start();
     if (core_count() > 1)
         steer_start();
     for (unsigned core = 1; core < core_count(); core++)

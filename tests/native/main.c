@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The kernel's services for net/ on Linux, and the program: starts the stack on a TAP device and runs
 // its loop. On standard input it takes the commands `stats`, `remove NIC`, `add NIC`, `up NIC`,
-// `down NIC`, `wish CORE` and those that net/ adds.
+// `down NIC`, `wish CORE`, `report`, `configure NIC dhcp|ADDRESS/PREFIX|IPV6-ADDRESS ...`, `revalidate SECONDS`
+// and those that net/ adds.
 #include <arpa/inet.h>
 #include <getopt.h>
 #include <malloc.h>
@@ -223,6 +224,63 @@ void native_loop_remove(struct poller *p)
     *link = p->next;
 }
 
+// ---- Addresses, as the host asks for them ----
+
+static void set_address(struct nic_config *nic, const char *text)
+{
+    char address[32];
+    unsigned bits;
+    if (sscanf(text, "%31[^/]/%u", address, &bits) != 2 || bits < 1 || bits > 32) {
+        fprintf(stderr, "native: an address is a.b.c.d/prefix\n");
+        exit(2);
+    }
+    nic->dhcp = false;
+    nic->address = inet_addr(address);
+    nic->netmask = htonl(~0u << (32 - bits));
+}
+
+static void report_nics(void)
+{
+    struct net_nic_report nics[NATIVE_NICS];
+    unsigned count = net_report(nics, NATIVE_NICS);
+    char text[INET6_ADDRSTRLEN];
+    for (unsigned i = 0; i < count; i++) {
+        const struct net_nic_report *n = &nics[i];
+        printf("report: %s %s %s mtu %u", n->name, n->up ? "up" : "down",
+               n->dhcp ? "dhcp" : "static", n->mtu);
+        printf(" address %s", inet_ntop(AF_INET, &n->address, text, sizeof(text)));
+        printf(" gateway %s", inet_ntop(AF_INET, &n->gateway, text, sizeof(text)));
+        for (unsigned k = 0; k < n->count6; k++)
+            printf(" %s", inet_ntop(AF_INET6, n->address6[k].bytes, text, sizeof(text)));
+        printf(" gateway6 %s dns", inet_ntop(AF_INET6, n->gateway6, text, sizeof(text)));
+        for (unsigned k = 0; k < n->dns_count; k++)
+            printf(" %s", inet_ntop(n->dns[k].ip6 ? AF_INET6 : AF_INET, n->dns[k].bytes, text,
+                                    sizeof(text)));
+        printf("\n");
+    }
+    fflush(stdout);
+}
+
+static void configure_nic(char *text)
+{
+    struct net_nic_settings settings = {0};
+    const uint8_t instance[16] = {[15] = (uint8_t)atoi(strsep(&text, " "))};
+    for (char *word; (word = strsep(&text, " "));) {
+        struct nic_config v4 = {0};
+        if (strchr(word, ':') && settings.count6 < NET_STATIC6) {
+            inet_pton(AF_INET6, word, settings.address6[settings.count6++]);
+        } else if (!strcmp(word, "dhcp")) {
+            settings.dhcp = true;
+        } else if (*word) {
+            set_address(&v4, word);
+            settings.address = v4.address;
+            settings.netmask = v4.netmask;
+        }
+    }
+    printf("configured: %d\n", net_configure(instance, &settings));
+    fflush(stdout);
+}
+
 static struct console_command *commands;
 
 void console_add(struct console_command *command)
@@ -254,7 +312,7 @@ static void run_end(const char *step)
     log_announce("%u left", work->left());
 }
 
-static void run_command(const char *line)
+static void run_command(char *line)
 {
     unsigned number;
     size_t name = strcspn(line, " ");
@@ -272,6 +330,12 @@ static void run_command(const char *line)
         native_nic_link(number, false);
     else if (!strncmp(line, "end ", 4))
         run_end(line + 4);
+    else if (sscanf(line, "revalidate %u", &number) == 1)
+        net_revalidate(number * TIME_S);
+    else if (!strcmp(line, "report"))
+        report_nics();
+    else if (!strncmp(line, "configure ", 10))
+        configure_nic(line + 10);
     for (const struct console_command *c = commands; c; c = c->next)
         if (strlen(c->name) == name && !strncmp(line, c->name, name))
             c->run(line + name + strspn(line + name, " "));
@@ -325,19 +389,6 @@ _Noreturn void loop_run(void)
 }
 
 // ---- The program ----
-
-static void set_address(struct nic_config *nic, const char *text)
-{
-    char address[32];
-    unsigned bits;
-    if (sscanf(text, "%31[^/]/%u", address, &bits) != 2 || bits < 1 || bits > 32) {
-        fprintf(stderr, "native: an address is a.b.c.d/prefix\n");
-        exit(2);
-    }
-    nic->dhcp = false;
-    nic->address = inet_addr(address);
-    nic->netmask = htonl(~0u << (32 - bits));
-}
 
 // "N,key=value,...": as a section [nic MAC] of dunlin.conf for NIC N.
 static void add_section(char *text)

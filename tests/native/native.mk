@@ -21,7 +21,7 @@ build/$(1)/ours/%.o: %.c tests/native/native.mk net/lwip.mk
 
 build/$(1)/lwip/%.o: $(LWIP_DIR)/%.c tests/native/native.mk net/lwip.mk
 	@mkdir -p $$(@D)
-	$$(CC) $(NATIVE_FLAGS) $(2) $(NATIVE_LWIP) -MMD -c $$< -o $$@.tmp
+	$$(CC) $(NATIVE_FLAGS) $(2) $(NATIVE_LWIP) -MMD -MF $$(@:.o=.d) -MT $$@ -c $$< -o $$@.tmp
 	objcopy --set-section-flags .bss=alloc,load,contents,data --rename-section .bss=percore \
 		--rename-section .data=percore --rename-section .data.rel.local=percore $$@.tmp $$@
 	rm $$@.tmp
