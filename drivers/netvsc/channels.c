@@ -48,7 +48,8 @@ static int channel_add(struct nic *nic, unsigned index)
         r = queue_open(q, device);
     if (r == 0)
         return 0;
-    log_warn("%s: channel %u not opened (%d)", nic->info.name, index, r);
+    if (r != -ENODEV)
+        log_warn("%s: channel %u not opened (%d)", nic->info.name, index, r);
     if (q)
         queue_free(nic);
     return r;

@@ -303,7 +303,9 @@ static void up_failed(const struct nic *nic, int error)
     struct memory_stats memory;
 
     memory_stats(&memory);
-    if (nic->device->tries > 0)
+    if (error == -ENODEV) // it was taken back, or failed, as was logged
+        log_debug("%s: gone at: %s", name, steps[nic->steps].name);
+    else if (nic->device->tries > 0)
         log_debug("%s: %s failed again (%d)", name, steps[nic->steps].name, error);
     else if (error == -ENOMEM)
         log_error("%s: not enough memory (%u KiB free): not used until there is more", name,

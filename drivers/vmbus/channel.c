@@ -201,9 +201,17 @@ static void post_close(struct channel *channel)
         vmbus_post(&message, sizeof(message), channel->device);
 }
 
-static bool taken_back(const struct vmbus_device *device)
+// A subchannel whose primary has failed gets its answer, too: it has to be closed if it was opened.
+static int wait_answer(struct vmbus_call *call, struct vmbus_device *device)
 {
-    return device->rescinded || (device->primary && device->primary->rescinded);
+    uint64_t deadline = time_now() + VMBUS_ANSWER_TIMEOUT;
+    int r = 0;
+
+    while (r == 0 && !call->done) {
+        uint64_t now = time_now();
+        r = device_wait_failed(device, &call->event, deadline > now ? deadline - now : 0);
+    }
+    return call->done ? 0 : r;
 }
 
 static int post_open(struct channel *channel, uint32_t ring_pages)
@@ -224,9 +232,7 @@ static int post_open(struct channel *channel, uint32_t ring_pages)
     int r = vmbus_post(&message, sizeof(message), device);
     bool posted = r == 0;
     if (posted)
-        r = vmbus_call_wait(&call, device, VMBUS_ANSWER_TIMEOUT);
-    if (posted && r == -ENODEV && !taken_back(device)) // only its primary failed: this is answered
-        r = vmbus_call_wait(&call, NULL, VMBUS_RESCINDED_TIMEOUT);
+        r = wait_answer(&call, device);
     vmbus_call_end(&call);
     if (posted && r == -ETIMEDOUT) // the host may open it yet
         post_close(channel);

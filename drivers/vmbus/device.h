@@ -74,6 +74,9 @@ void vmbus_register_driver(struct vmbus_driver *driver);
 // Like event_wait(), but a rescind (or failure) of the device ends the wait: 0, -ETIMEDOUT, -ENODEV.
 int device_wait(struct vmbus_device *device, struct event *event, uint64_t timeout);
 
+// The same of one that may have failed: only a rescind ends the wait.
+int device_wait_failed(struct vmbus_device *device, struct event *event, uint64_t timeout);
+
 // The device's ring is unusable: its driver's remove() will be called from the device's fiber, and later,
 // if it is still offered, probe(); a subchannel's takes the whole device along. From the loop or a fiber
 // of core 0.

@@ -61,19 +61,36 @@ static bool device_gone(const struct vmbus_device *device)
     return device->rescinded || device->failed || (device->primary && device_gone(device->primary));
 }
 
-int device_wait(struct vmbus_device *device, struct event *event, uint64_t timeout)
+static bool device_taken_back(const struct vmbus_device *device)
+{
+    return device->rescinded || (device->primary && device->primary->rescinded);
+}
+
+// Waits for the event, or for what gone() tells.
+static int wait_unless(struct vmbus_device *device, bool (*gone)(const struct vmbus_device *device),
+                       struct event *event, uint64_t timeout)
 {
     struct device_wait wait = {.event = event, .next = device->waits};
     struct device_wait **link = &device->waits;
 
-    if (device_gone(device))
+    if (gone(device))
         return -ENODEV;
     device->waits = &wait;
     int r = event_wait(event, timeout);
     while (*link != &wait)
         link = &(*link)->next;
     *link = wait.next;
-    return device_gone(device) ? -ENODEV : r;
+    return gone(device) ? -ENODEV : r;
+}
+
+int device_wait(struct vmbus_device *device, struct event *event, uint64_t timeout)
+{
+    return wait_unless(device, device_gone, event, timeout);
+}
+
+int device_wait_failed(struct vmbus_device *device, struct event *event, uint64_t timeout)
+{
+    return wait_unless(device, device_taken_back, event, timeout);
 }
 
 static void end_waits(struct vmbus_device *device)
