@@ -131,7 +131,7 @@ static bool parse(struct segment *s, const struct nic_frame *frame, bool *plain)
     s->sequence = big32(tcp + SEQUENCE);
     s->acknowledged = big32(tcp + ACKNOWLEDGEMENT);
     uint8_t vouched = NIC_CSUM_L4_OK | (s->ip == 4 ? NIC_CSUM_IP_OK : 0);
-    *plain = frame->count == 1 && frame->len == at + length && length > tcp_len &&
+    *plain = frame->count == 1 && frame->len == at + length && length >= tcp_len &&
              (tcp_len == TCP_HEADER || (tcp_len == TCP_TIMESTAMP_HEADER && at + tcp_len <= len &&
                                         get32(tcp + OPTIONS) == TIMESTAMP_OPTION)) &&
              (tcp[FLAGS] & ~FLAG_PSH) == FLAG_ACK && (s->csum & vouched) == vouched;
@@ -181,10 +181,13 @@ static bool continues(const struct coalesce_flow *f, const struct segment *s)
 {
     const uint8_t *ip = s->header + ETHERNET;
     const uint8_t *ip_before = f->header + ETHERNET;
+    int32_t news = (int32_t)(s->acknowledged - f->acknowledged);
 
+    // An acknowledgement that says the same again tells something by that.
+    if (f->payload ? news < 0 || !s->payload : news <= 0)
+        return false;
     return s->sequence == f->next && s->header_len == f->header_len && s->payload <= f->payload &&
-           (int32_t)(s->acknowledged - f->acknowledged) >= 0 && f->count < COALESCE_SEGMENTS &&
-           f->len + s->payload <= FRAME_MAX &&
+           f->count < COALESCE_SEGMENTS && f->len + s->payload <= FRAME_MAX &&
            (s->ip == 4 ? get16(ip) == get16(ip_before) : get32(ip) == get32(ip_before));
 }
 
@@ -211,7 +214,7 @@ static void flush(struct coalesce *c, struct coalesce_flow *f)
     struct nic_frame frame = f->first;
 
     c->used &= ~(1u << (f - c->flows));
-    if (f->count == 1) {
+    if (f->count == 1 || !f->payload) {
         frame.pieces = &f->first_piece;
     } else {
         finish_header(f);
@@ -262,6 +265,16 @@ static void append(struct coalesce_flow *f, const struct segment *s)
         memcpy(to + ECHO_REPLY, from + ECHO_REPLY, 4);
 }
 
+// An acknowledgement without data that says more than the one before takes its place.
+static void supersede(struct coalesce_flow *f, const struct segment *s)
+{
+    f->tokens[f->count++] = s->frame->token;
+    f->first = *s->frame;
+    f->first.csum = s->csum;
+    f->first_piece = s->frame->pieces[0];
+    f->acknowledged = s->acknowledged;
+}
+
 void coalesce_receive(struct coalesce *c, const struct nic_frame *frame)
 {
     struct segment s;
@@ -283,6 +296,10 @@ void coalesce_receive(struct coalesce *c, const struct nic_frame *frame)
             flush(c, f); // before anything else of this connection; or another one needs its place
         bool last = s.header[s.transport + FLAGS] & FLAG_PSH;
         if (continued || (plain && !last)) {
+            if (continued && !s.payload) {
+                supersede(f, &s);
+                return;
+            }
             if (!continued)
                 begin(c, f, &s);
             append(f, &s);

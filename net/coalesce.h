@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Puts TCP segments that follow each other together, within one batch of received frames, so that lwIP
-// sees one large segment in place of many: for hosts that do not do it themselves (RSC). Used by rx.c,
-// on the core of the NIC's channel. Knows frames only, not lwIP.
+// sees one large segment in place of many: for hosts that do not do it themselves (RSC). Of
+// acknowledgements without data only the last one stays. Used by rx.c, on the core of the NIC's
+// channel. Knows frames only, not lwIP.
 #pragma once
 
 #include <stdbool.h>

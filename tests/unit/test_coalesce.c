@@ -320,6 +320,57 @@ static void test_push_and_short_end_it(void **state)
     assert_int_equal(delivered_count, 5);
 }
 
+static struct what acknowledgement(uint32_t acknowledged, uint16_t window)
+{
+    struct what w = usual(500, 0);
+    w.acknowledged = acknowledged;
+    w.window = window;
+    return w;
+}
+
+// Of acknowledgements without data that say more and more the last one stays; none is lost that says
+// the same again, nor one with SACK blocks, nor the place of one among data.
+static void test_acknowledgements(void **state)
+{
+    (void)state;
+    give(acknowledgement(0xffffff00, 10));
+    give(acknowledgement(100, 5));
+    give(acknowledgement(300, 8));
+    assert_int_equal(delivered_count, 0);
+    give(acknowledgement(300, 8)); // a duplicate
+    assert_int_equal(delivered_count, 1);
+    assert_int_equal(get32(delivered[0].bytes + 34 + 8), 300);
+    assert_int_equal(get16(delivered[0].bytes + 34 + 14), 8);
+    give(acknowledgement(300, 9)); // another window
+    assert_int_equal(delivered_count, 2);
+    give(acknowledgement(200, 9)); // late
+    assert_int_equal(delivered_count, 3);
+    struct what sack = acknowledgement(400, 9);
+    sack.option = 0x0101050a;
+    give(sack);
+    assert_int_equal(delivered_count, 5);
+    give(acknowledgement(500, 9));
+    struct what data = usual(500, 1000);
+    data.acknowledged = 600;
+    give(data);
+    assert_int_equal(delivered_count, 6);
+    give(acknowledgement(700, 9)); // from before the data: no place behind it
+    assert_int_equal(delivered_count, 7);
+    check_frame(&delivered[6], 500, 1000);
+    struct what other = acknowledgement(800, 9);
+    other.port++;
+    other.hash = 0;
+    give(other);
+    flush();
+    assert_int_equal(delivered_count, 9);
+    for (unsigned i = 0; i < delivered_count; i++)
+        assert_int_equal(delivered[i].segments, 1);
+    for (unsigned i = 0; i < 2 * COALESCE_SEGMENTS; i++)
+        give(acknowledgement(1000 + i, 9));
+    flush();
+    assert_int_equal(delivered_count, 11);
+}
+
 static void check_apart(struct what second)
 {
     reset(NULL);
@@ -569,6 +620,7 @@ int main(void)
         cmocka_unit_test_setup(test_ip6, reset),
         cmocka_unit_test_setup(test_without_timestamps, reset),
         cmocka_unit_test_setup(test_alone, reset),
+        cmocka_unit_test_setup(test_acknowledgements, reset),
         cmocka_unit_test_setup(test_push_and_short_end_it, reset),
         cmocka_unit_test_setup(test_apart, reset),
         cmocka_unit_test_setup(test_fragment, reset),
