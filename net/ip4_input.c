@@ -18,6 +18,7 @@
 #include "lwip/prot/tcp.h"
 #include "lwip/prot/udp.h"
 #include "net/flow.h"
+#include "net/front.h"
 #include "net/hooks.h"
 #include "net/interface.h"
 #include "net/stack.h"
@@ -162,6 +163,16 @@ static bool take_datagram(struct pbuf *p, struct netif *netif)
     return flow_elsewhere(netif->state, p, &flow);
 }
 
+static void bring_connection(const struct pbuf *p)
+{
+    const struct ip_hdr *ip = p->payload;
+    u16_t header = header_of(p), ports[2];
+    if (p->len < header + sizeof(ports))
+        return;
+    memcpy(ports, (const char *)ip + header, sizeof(ports));
+    front_bring(ip->src.addr, ports[0], ports[1]);
+}
+
 int net_ip4_input(struct pbuf *p, struct netif *netif)
 {
     const struct ip_hdr *ip = p->payload;
@@ -177,6 +188,8 @@ int net_ip4_input(struct pbuf *p, struct netif *netif)
         return 1;
     }
     bool icmp = IPH_PROTO(ip) == IP_PROTO_ICMP;
+    if (IPH_PROTO(ip) == IP_PROTO_TCP)
+        bring_connection(p);
     if ((!interface->flows.spread && !icmp) || !header_is_good(p, netif))
         return 0;
     if (IPH_OFFSET(ip) & PP_HTONS(IP_MF | IP_OFFMASK)) {

@@ -22,6 +22,7 @@
 #include "lwip/prot/nd6.h"
 #include "lwip/stats.h"
 #include "net/flow.h"
+#include "net/front.h"
 #include "net/hooks.h"
 #include "net/interface.h"
 #include "net/ip6_check.h"
@@ -274,6 +275,16 @@ static void share(struct pbuf *p, struct netif *netif, u16_t offset)
 
 // ---- All packets ----
 
+static void bring_connection(const struct pbuf *p, uint32_t offset)
+{
+    const struct ip6_hdr *ip = p->payload;
+    u16_t ports[2];
+    if (p->len < offset + sizeof(ports))
+        return;
+    memcpy(ports, (const char *)ip + offset, sizeof(ports));
+    front_bring(ip->src.addr[3], ports[0], ports[1]);
+}
+
 int net_ip6_input(struct pbuf *p, struct netif *netif)
 {
     const struct ip6_hdr *ip = p->payload;
@@ -314,6 +325,8 @@ int net_ip6_input(struct pbuf *p, struct netif *netif)
     }
     if (found.protocol == IP6_NEXTH_ICMP6)
         share(p, netif, found.offset);
+    if (found.protocol == IP6_NEXTH_TCP)
+        bring_connection(p, found.offset);
     return 0;
 }
 

@@ -28,6 +28,7 @@
 #include "lwip/tcp.h"
 #include "lwip/timeouts.h"
 #include "net/address6.h"
+#include "net/front.h"
 #include "net/hooks.h"
 #include "net/interface.h"
 #include "net/ip6_input.h"
@@ -236,6 +237,7 @@ err_t net_tcp_segment_in(struct tcp_pcb *pcb, const struct tcp_hdr *header, u16_
         flow_listens(pcb);
     if (pcb->state < SYN_RCVD || pcb->state == TIME_WAIT)
         return ERR_OK;
+    front_learn(pcb);
     // While there was no window at all tcp_write() makes segments of any length, and asserts when there
     // is a small one.
     pcb->snd_wnd_max = LWIP_MAX(pcb->snd_wnd_max, 2 * STACK_MSS_LEAST);
@@ -368,6 +370,7 @@ static void stack_start(void)
     retransmits_slot = tcp_ext_arg_alloc_id();
     sender_start();
     flow_start();
+    front_start();
     loop_add(&stack_poller);
     settings_init();
     address6_init();

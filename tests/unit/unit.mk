@@ -22,6 +22,9 @@ unit_message = kernel/message.c
 unit_message_cflags = -DPERCORE=_Thread_local -include before_exchange.h
 unit_ring = drivers/vmbus/ring.c
 unit_requests = drivers/vmbus/requests.c tests/unit/fake_kernel.c kernel/message.c
+unit_front = net/front.c
+unit_front_cflags = -DPERCORE= -isystem /usr/include/stb -Inet -isystem \
+	$(SRC_DIR)/lwip-2.2.1/src/include
 unit_gpadl = drivers/vmbus/gpadl.c tests/unit/fake_kernel.c tests/unit/fake_connection.c \
 	kernel/message.c
 unit_rndis = drivers/netvsc/rndis.c
