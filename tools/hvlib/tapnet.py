@@ -50,9 +50,11 @@ def _remove_stale():
 class TapNet:
     """Taps tap0, tap1, ...: tapN has 10.77.N.1/24 here and leases 10.77.N.100-199 there. With
     multi_queue a VM gets a queue of the tap for each channel of its NIC. With ip6 it also has
-    fd77:N::1/64, and makes itself known as a router for guests to take addresses from."""
+    fd77:N::1/64, and makes itself known as a router for guests to take addresses from. dhcp_options
+    is what else DHCP says, as in "tag:tap4,26,1300" to those behind tap4."""
 
-    def __init__(self, purpose, taps=1, mtu=1500, dhcp=True, multi_queue=False, ip6=False):
+    def __init__(self, purpose, taps=1, mtu=1500, dhcp=True, multi_queue=False, ip6=False,
+                 dhcp_options=()):
         if os.geteuid() != 0:
             raise HvError("taps and network namespaces need root; run the same command with sudo")
         for program, package in (("ip", "iproute2"), ("dnsmasq", "dnsmasq-base")):
@@ -64,6 +66,7 @@ class TapNet:
         self.dhcp = dhcp
         self.multi_queue = multi_queue
         self.ip6 = ip6
+        self.dhcp_options = dhcp_options
         self.folder = BUILD / "run" / self.name
         self._server = None
 
@@ -145,6 +148,7 @@ class TapNet:
                 "--pid-file", "--no-ping", "--dhcp-authoritative", "--log-dhcp",
                 "--bind-interfaces", *[f"--interface={tap}" for tap in self.taps],
                 f"--dhcp-leasefile={self.folder}/leases", *ranges,
+                *[f"--dhcp-option={option}" for option in self.dhcp_options],
                 stdout=output, stderr=subprocess.STDOUT)
         deadline = time.monotonic() + 10
         while self.log().count("DHCP, IP range") < len(self.taps):
