@@ -124,6 +124,31 @@ struct netif *net_ip6_route(const ip6_addr_t *source, const ip6_addr_t *destinat
     return netif_of(owner);
 }
 
+// Where lwIP has its way to an address, or NULL.
+static struct nd6_destination_cache_entry *find_way6(const struct netif *netif,
+                                                     const ip6_addr_t *destination)
+{
+    unsigned hint = netif->hints ? netif->hints->addr_hint : LWIP_ND6_NUM_DESTINATIONS;
+    if (hint < LWIP_ND6_NUM_DESTINATIONS &&
+        ip6_addr_eq(&destination_cache[hint].destination_addr, destination))
+        return &destination_cache[hint];
+    for (unsigned i = 0; i < LWIP_ND6_NUM_DESTINATIONS; i++)
+        if (ip6_addr_eq(&destination_cache[i].destination_addr, destination))
+            return &destination_cache[i];
+    return NULL;
+}
+
+void route_forget_other6(const struct netif *netif, const ip6_addr_t *destination)
+{
+    if (!interface_first()->next || ip6_addr_has_zone(destination))
+        return;
+    struct nd6_destination_cache_entry *way = find_way6(netif, destination);
+    const struct nd6_neighbor_cache_entry *hop =
+        way ? &neighbor_cache[way->cached_neighbor_idx] : NULL;
+    if (hop && hop->netif != netif && ip6_addr_eq(&hop->next_hop_address, &way->next_hop_addr))
+        ip6_addr_set_any(&way->destination_addr);
+}
+
 struct netif *route_to(const ip_addr_t *destination)
 {
     return IP_IS_V6(destination) ? route_to6(ip_2_ip6(destination))

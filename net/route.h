@@ -11,3 +11,7 @@ struct netif;
 // whose gateway is to be asked; of several the one with the least metric, then the least number. NULL:
 // none leads there. Looks at the calling core's interfaces.
 struct netif *route_to(const ip_addr_t *destination);
+
+// lwIP remembers one way to each IPv6 destination, by whatever NIC it was found. If that is not this one
+// it is forgotten, and found anew. To be called before a packet goes out by `netif`.
+void route_forget_other6(const struct netif *netif, const ip6_addr_t *destination);

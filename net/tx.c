@@ -14,6 +14,7 @@
 #include "lwip/prot/ip6.h"
 #include "lwip/prot/tcp.h"
 #include "net/interface.h"
+#include "net/route.h"
 #include "net/stack.h"
 
 // The large segment that lwIP sends now, and the payload of the segments to make of it.
@@ -254,6 +255,7 @@ err_t interface_output6(struct netif *netif, struct pbuf *p, const ip6_addr_t *a
         interface->tx_unresolved++;
         return ERR_RTE;
     }
+    route_forget_other6(netif, address);
     unsigned before = transmitted;
     queued++;
     err_t error = ethip6_output(netif, p, address);

@@ -409,6 +409,13 @@ static void add_section(char *text)
         } else if (!strcmp(key, "gateway")) {
             nic->named |= 1 << KEY_GATEWAY;
             nic->own.gateway = inet_addr(value);
+        } else if (!strcmp(key, "address6")) {
+            nic->named |= 1 << KEY_ADDRESS6;
+            nic->own.ip6 = CONFIG_IP6_STATIC;
+            inet_pton(AF_INET6, value, nic->own.address6);
+        } else if (!strcmp(key, "gateway6")) {
+            nic->named |= 1 << KEY_GATEWAY6;
+            inet_pton(AF_INET6, value, nic->own.gateway6);
         } else if (!strcmp(key, "mtu")) {
             nic->named |= 1 << KEY_MTU;
             nic->own.mtu = (uint16_t)atoi(value);

@@ -55,6 +55,8 @@ def native():
         address = f"{TWIN}/24" if number >= NICS - 2 else f"10.77.{number}.2/24"
         metric = 1 if number == 4 else 5
         options += ["--nic", f"{number},address={address},gateway=10.77.{number}.1,metric={metric}"]
+    options[-1] += ",address6=2001:db8:7::2,gateway6=2001:db8:7::1"
+    options[-3] += ",address6=2001:db8:6::2,gateway6=2001:db8:6::1"
     options += ["--nic", "0,metric=9"]
     program = Native(*options, "--cores", 2, "--offload", taps=NICS)
     for number in range(NICS):
@@ -190,6 +192,21 @@ def test_way_out(native, target, down, expected):
             sock.close()
         for number in down:
             native.type(f"up {number}")
+
+
+def test_one_peer_behind_two_routers(native, twins):
+    """Each answer by the router of the NIC on which the question came."""
+    peer = "2001:db8:88::1"
+    for number, end in zip((6, 7), twins):
+        run("ip", "-n", end.name, "addr", "add", f"2001:db8:{number}::1/64", "dev", f"tap{number}", "nodad")
+        run("ip", "-n", end.name, "addr", "add", f"{peer}/128", "dev", f"tap{number}", "nodad")
+        native.wait_log(rf"nic{number}: address 2001:db8:{number}::2".encode())
+    for _ in range(3):
+        for number, end in zip((6, 7), twins):
+            done = subprocess.run(["ip", "netns", "exec", end.name, "ping", "-6", "-c", "2", "-i", "0.2",
+                                   "-W", "5", "-I", peer, f"2001:db8:{number}::2"], check=False,
+                                  text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            assert " 0% packet loss" in done.stdout, done.stdout
 
 
 def test_twins(native, twins):
