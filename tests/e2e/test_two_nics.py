@@ -161,8 +161,9 @@ def test_udp_checksum(cable):
     assert struct.unpack("!HH", back[:4]) == (7, 40001) and back[8:] == datagram[8:]
 
 
-def test_udp_checksum_ip6(cable):
+def test_udp_checksum_ip6(vm, cable):
     """And over IPv6; first the guest asks who we are."""
+    vm.wait_console(f"net: nic0: address {GUEST6}", 20)
     datagram = struct.pack("!HHHH", 40001, 7, 8 + 301, 0) + os.urandom(301)
     cable.send(ipv6(17, datagram, 6))
     question = cable.receive(lambda f: f[12:14] == b"\x86\xdd" and f[20] == 58 and f[54] == 135 and

@@ -505,7 +505,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: dunlin-native --tap NAME [--tap NAME ...] [--address A/P] "
                         "[--nic NUMBER,key=value,...] [--memory MB] [--mtu N] "
                         "[--offload [--no-large-send] [--no-large-receive]] [--faults N] [--losses "
-                        "N] [--wire delay=MS,...] [--reno] [--seed N] "
+                        "N] [--refuse N] [--wire delay=MS,...] [--reno] [--seed N] "
                         "[--debug]\n");
         return 2;
     }
