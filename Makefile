@@ -8,6 +8,7 @@ PORT ?= 5201
 HEADLESS ?=
 QUICK ?=
 GDB_PORT ?= 1234
+ROUNDS ?= 1000
 JOBS ?= $(shell nproc)
 
 SUBMAKE = $(MAKE) --no-print-directory
@@ -17,12 +18,13 @@ C_FILES = $(shell git ls-files 'boot/*.[ch]' 'kernel/*.[ch]' 'drivers/*.[ch]' 'n
 	'tests/*.[ch]' 'tools/bench/*.c')
 
 .DEFAULT_GOAL := help
-.PHONY: help run test image bench debug format lint lint-sources clean
+.PHONY: help run test soak image bench debug format lint lint-sources clean
 
 help:
 	@echo 'make run     build the image, boot it on the emulated Hyper-V, say what to type'
 	@echo '             VCPUS=n MEMORY=mb PORT=p HEADLESS=1 (now $(VCPUS), $(MEMORY), $(PORT))'
 	@echo 'make test    unit, native, host, reference (Linux guest) and end-to-end tests; JOBS=n'
+	@echo 'make soak    NICs come and go under load, ROUNDS=n times (now $(ROUNDS)); root'
 	@echo 'make image   build/BOOTX64.EFI, build/dunlin.vhdx, build/dunlin.iso'
 	@echo 'make bench   Dunlin beside Linux: table, charts, build/bench/results.json; QUICK=1: 1 vCPU'
 	@echo 'make cost    what driver and stack cost as a Linux program: time and instructions'
@@ -57,6 +59,11 @@ test:
 	@/usr/bin/python3 -m pytest -c tests/pytest.ini -n $(JOBS) --dist loadfile tests; \
 		echo $$? >build/test/pytest.status
 	@tests/summary.py
+
+soak:
+	@tools/setup test
+	@$(SUBMAKE) build/BOOTX64.EFI
+	@tests/soak $(ROUNDS)
 
 bench:
 	@tools/setup test

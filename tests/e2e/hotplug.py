@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""NICs come and go while another one is under load: what the test of 200 rounds and `make soak`
+share. A round adds a NIC at a random moment and takes it away at another one, which may be before the
+guest has brought it up."""
+
+import random
+import subprocess
+import time
+
+from dunlin import address, memory, stats, wait_for, wait_memory
+from hvlib import nic
+
+STREAMS = 16
+NAME = "nic1"  # of the NIC that comes and goes; nic0 is the one under load
+
+
+class Load:
+    """16 streams into the guest by nic0, until the `with` block ends."""
+
+    def __init__(self, vm, tapnet):
+        self.vm, self.tapnet = vm, tapnet
+
+    def __enter__(self):
+        self.client = self.tapnet.popen("iperf3", "-c", address(self.vm), "-P", STREAMS, "-t", 86400,
+                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        start = self.bytes()
+        wait_for(lambda: self.bytes() > start + 50_000_000, 20, "traffic into the guest")
+        return self
+
+    def __exit__(self, *_):
+        self.client.kill()
+        self.client.wait()
+
+    def bytes(self):
+        return self.vm.stats()["devices"]["nic0"]["rx_bytes"]
+
+    def rate_of(self, action):
+        """Bytes a second that arrive while action() runs."""
+        begin, start = time.monotonic(), self.bytes()
+        action()
+        end = self.bytes()
+        assert self.client.poll() is None, "the load has ended"
+        return (end - start) / (time.monotonic() - begin)
+
+
+class Rounds:
+    """Adds and removes NICs; knows what became of them."""
+
+    def __init__(self, vm, seed, longest=0.2):
+        self.vm, self.random, self.longest = vm, random.Random(seed), longest
+        self.count = self.served = 0
+        self.slowest = 0
+
+    def run(self, count):
+        for _ in range(count):
+            since = self.vm.mark()
+            nic.add(self.vm, "user", NAME)
+            time.sleep(self.random.uniform(0, self.longest))
+            self.slowest = max(self.slowest, nic.remove(self.vm, NAME, timeout=20))
+            self.count += 1
+            self.served += f"net: {NAME}: address" in self.vm.console(since)
+            time.sleep(self.random.uniform(0, self.longest))
+
+
+def check_whole(vm, before):
+    """All memory is back, all sections are with whom they belong to, and a NIC may come and serve."""
+    wait_memory(vm, before, timeout=60)
+    vmbus = stats(vm)["vmbus"]
+    assert vmbus["leaked_pages"] == vmbus["leaked_requests"] == 0, vmbus
+    assert vm.stats()["devices"]["nic0"]["rx_sections_outstanding"] == 0
+    held = stats(vm)["netvsc"]["nic0"]
+    assert held["rx_held"] == held["rx_pinned"] == held["tx_outstanding"] == 0, held
+    since = vm.mark()
+    nic.add(vm, "user", NAME)
+    vm.wait_console(rf"net: {NAME}: address 10\.0\.3\.15/24", 20, since)
+    nic.remove(vm, NAME)
+
+
+def start(booter, tapnet, vcpus=4):
+    """A machine with a NIC on the tap that has seen another one come and go. Returns it and its memory."""
+    vm = booter.dunlin(vcpus=vcpus, memory=512, nics=["tap:tap0"], netns=tapnet.name)
+    with Load(vm, tapnet):
+        since = vm.mark()
+        nic.add(vm, "user", NAME)
+        vm.wait_console(rf"net: {NAME}: address 10\.0\.3\.15/24", 20, since)
+        nic.remove(vm, NAME)
+    wait_for(lambda: sum(core["connections"] for core in
+                         stats(vm)["net"]["nic0"]["cores"].values()) == 0, 30, "an idle machine")
+    return vm, memory(vm)

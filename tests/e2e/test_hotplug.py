@@ -1,0 +1,125 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""NICs are added and removed while the machine works: under load, at every step of their bring-up, and
+as administrators do it. Needs root for the tap."""
+
+import subprocess
+import time
+
+import pytest
+
+import hotplug
+from dunlin import check_iperf, memory, stats, wait_for, wait_memory
+from hvlib import iperf, nic
+from support import ROOT, check_steady, free_port
+
+ROUNDS = 200
+PARTS = 4
+
+
+@pytest.mark.alone
+def test_under_load(boot, tapnet):
+    """The load hardly notices 200 NICs that come and go, and nothing stays of them. It is compared with
+    quiet times in between."""
+    vm, before = hotplug.start(boot, tapnet)
+    rounds = hotplug.Rounds(vm, seed=1)
+    busy, quiet = [], []
+    with hotplug.Load(vm, tapnet) as load:
+        for _ in range(PARTS):
+            quiet.append(load.rate_of(lambda: time.sleep(4)))
+            busy.append(load.rate_of(lambda: rounds.run(ROUNDS // PARTS)))
+        quiet.append(load.rate_of(lambda: time.sleep(4)))
+    print(f"{rounds.count} rounds, {rounds.served} with an address, slowest removal "
+          f"{rounds.slowest:.2f} s; MB/s with and without: {[f'{n / 1e6:.0f}' for n in busy]} "
+          f"{[f'{n / 1e6:.0f}' for n in quiet]}")
+    assert rounds.served > ROUNDS / 10 and rounds.count - rounds.served > ROUNDS / 20
+    assert sum(busy) / len(busy) > 0.9 * sum(quiet) / len(quiet), (busy, quiet)
+    hotplug.check_whole(vm, before)
+
+
+# ---- Taken back at every step ----
+
+def bring_up(vm):
+    """Adds a NIC that the guest brings up whole; returns how many messages that took."""
+    since = vm.mark()
+    nic.add(vm, "user", hotplug.NAME)
+    vm.wait_console(rf"net: {hotplug.NAME}: address 10\.0\.3\.15/24", 20, since)
+    return vm.stats()["devices"][hotplug.NAME]["guest_messages"]
+
+
+@pytest.mark.parametrize("vcpus", [1, 4])
+def test_taken_back_at_every_step(boot, vcpus):
+    """The host takes a NIC back after, or instead of answering, the n-th message of its bring-up, for
+    every n. Each time the guest lets go of it, keeps nothing, and goes on to serve by the other one."""
+    vm = boot.dunlin(vcpus=vcpus, memory=256)
+    check_iperf(vm, seconds=1)
+    messages = bring_up(vm)
+    nic.remove(vm, hotplug.NAME)
+    assert messages > 20
+    before = memory(vm)
+    for when in ("rescind-after", "rescind-before"):
+        for n in range(1, messages + 1):
+            nic.add(vm, "user", hotplug.NAME, [f"{when}={n}"])
+            nic.wait_gone(vm, hotplug.NAME, 20)
+    wait_memory(vm, before, timeout=60)
+    vmbus = stats(vm)["vmbus"]
+    assert vmbus["leaked_pages"] == vmbus["leaked_requests"] == 0, vmbus
+    check_iperf(vm, seconds=1)
+    bring_up(vm)
+
+
+# ---- Administrators ----
+
+def hv_nic(vm, action, *arguments):
+    """tools/hv nic ... for this VM, which has to succeed; returns what it printed."""
+    which = ["--vm" if action == "add" else "--name", vm.name]
+    done = subprocess.run([ROOT / "tools/hv", "nic", action, *map(str, arguments), *which], text=True,
+                          check=False, timeout=60, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                          stderr=subprocess.STDOUT)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def unreachable(port):
+    """True if no test can be run by that port."""
+    try:
+        iperf.client("127.0.0.1", "-t", 1, port=port, timeout=10)
+    except iperf.IperfError:
+        return True
+    return False
+
+
+def test_lost_access(boot):
+    """The only NIC is gone. Another one is added, and the service is there again, by its address."""
+    vm = boot.dunlin(vcpus=2)
+    check_iperf(vm, seconds=1)
+    hv_nic(vm, "remove", "nic0")
+    assert unreachable(vm.port)
+    port, since, start = free_port(), vm.mark(), time.monotonic()
+    hv_nic(vm, "add", "--name", "office", "--forward", f"{port}:5201")
+    vm.wait_console(r"net: nic\d: address 10\.0\.", 10, since)
+    print(f"an address after {time.monotonic() - start:.2f} s")
+    for options in ([], ["-R"]):
+        check_iperf(vm, *options, seconds=1, port=port)
+    assert "office" in hv_nic(vm, "list")
+
+
+def test_move_a_service(boot):
+    """A second NIC; clients are sent there; when the last one of the first NIC is done, that is removed
+    under the eyes of 8 streams on the second, which do not notice."""
+    vm = boot.dunlin(vcpus=4)
+    port, since = free_port(), vm.mark()
+    last = subprocess.Popen(["iperf3", "-c", "127.0.0.1", "-p", str(vm.port), "-t", "3", "-J"],
+                            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    hv_nic(vm, "add", "--name", "nic1", "--forward", f"{port}:5201")
+    vm.wait_console(r"net: nic1: address 10\.0\.3\.15/24", 10, since)
+    check_steady(iperf.parse(last.communicate(timeout=30)[0]), 3)
+    client = subprocess.Popen(["iperf3", "-c", "127.0.0.1", "-p", str(port), "-t", "5", "-P", "8", "-J"],
+                              stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
+    start = vm.stats()["devices"]["nic1"]["rx_bytes"]
+    wait_for(lambda: vm.stats()["devices"]["nic1"]["rx_bytes"] > start + 1_000_000, 15, "8 streams")
+    hv_nic(vm, "remove", "nic0")
+    report = iperf.parse(client.communicate(timeout=30)[0])
+    check_steady(report, 5)
+    assert len(report.streams) == 8
+    assert unreachable(vm.port)
+    check_iperf(vm, seconds=1, port=port)
