@@ -139,3 +139,14 @@ void memory_stats(struct memory_stats *out)
                                  .heap_bytes = heap.bytes,
                                  .heap_objects = heap.objects};
 }
+
+void memory_heaps(size_t *bytes, size_t *objects)
+{
+    *bytes = *objects = 0;
+    for (unsigned core = 0; core < core_count(); core++) {
+        const struct heap *h = core_peek(core, &heap);
+
+        *bytes += h->bytes;
+        *objects += h->objects;
+    }
+}

@@ -29,3 +29,6 @@ struct memory_stats {
     size_t heap_bytes, heap_objects; // live objects of the calling core
 };
 void memory_stats(struct memory_stats *out);
+
+// The live objects of all cores, for statistics: what other cores have changes meanwhile. Core 0.
+void memory_heaps(size_t *bytes, size_t *objects);

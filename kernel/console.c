@@ -123,11 +123,13 @@ static void run_panic(const char *args)
 static void write_memory(void)
 {
     struct memory_stats m;
+    size_t bytes, objects;
 
     memory_stats(&m);
+    memory_heaps(&bytes, &objects);
     stats_print("{\"pages\":%llu,\"free_pages\":%llu,\"heap_bytes\":%llu,\"heap_objects\":%llu}",
                 (unsigned long long)m.pages_total, (unsigned long long)m.pages_free,
-                (unsigned long long)m.heap_bytes, (unsigned long long)m.heap_objects);
+                (unsigned long long)bytes, (unsigned long long)objects);
 }
 
 static void write_cores(void)
