@@ -92,16 +92,17 @@ def load_generator():
 
 def test_both_guests(tmp_path):
     """A short run against both: they are measured, compared, and nothing is left behind."""
-    status, text = bench("--quick", "--workloads", "tcp,udp,rtt,echo", "--streams", 1, "--rsc", "on",
+    status, text = bench("--quick", "--workloads", "tcp,udp,rtt,echo,nic", "--streams", 1, "--rsc", "on",
                          "--rounds", 1, "--time", 1, "--no-count", "--output", tmp_path)
     assert status == 0, text
     found = json.loads((tmp_path / "results.json").read_text())
     assert found["failures"] == []
-    assert len(found["samples"]) == 5 * len(GUESTS)
-    for key in ("tcp_rx_1vcpu_rsc", "tcp_tx_1vcpu_rsc", "udp_rx_pps", "echo_rps", "rtt_p50"):
+    assert len(found["samples"]) == 6 * len(GUESTS)
+    for key in ("tcp_rx_1vcpu_rsc", "tcp_tx_1vcpu_rsc", "udp_rx_pps", "echo_rps", "rtt_p50",
+                "nic_add_lease", "nic_add_served", "nic_remove"):
         assert found["ratios"][key] > 0
     assert {p.name for p in tmp_path.glob("*.svg")} == {f"{name}.svg" for name in
-                                                        ("tcp", "udp", "rtt", "echo")}
+                                                        ("tcp", "udp", "rtt", "echo", "nic")}
     assert "dunlin-bench" not in subprocess.run(["ip", "netns", "list"], capture_output=True,
                                                 text=True, check=True).stdout
 

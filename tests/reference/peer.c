@@ -5,9 +5,13 @@
 //
 //     peer          TCP port 7: echo; TCP and UDP port 9: discard; until it is killed
 //     peer stats    what the running one has counted so far, as one line of JSON
+//     peer await IF waits, without polling, until there is a network interface of that name
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/netlink.h>
+#include <linux/rtnetlink.h>
+#include <net/if.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <pthread.h>
@@ -208,8 +212,25 @@ static void *serve(void *argument)
     return NULL;
 }
 
+static int await_interface(const char *name)
+{
+    struct sockaddr_nl links = {.nl_family = AF_NETLINK, .nl_groups = RTMGRP_LINK};
+    int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE);
+    if (fd < 0 || bind(fd, (struct sockaddr *)&links, sizeof(links)) < 0)
+        fail("netlink");
+    char message[8192];
+    while (!if_nametoindex(name)) {
+        if (recv(fd, message, sizeof(message), 0) < 0 && errno != ENOBUFS)
+            fail("netlink");
+    }
+    close(fd);
+    return 0;
+}
+
 int main(int argc, char **argv)
 {
+    if (argc > 2 && !strcmp(argv[1], "await"))
+        return await_interface(argv[2]);
     if (argc > 1 && !strcmp(argv[1], "stats"))
         return print_stats();
     counters = map_counters(O_RDWR | O_CREAT | O_TRUNC);

@@ -211,6 +211,6 @@ def test_commands(guest):
 
 
 def test_nothing_is_left(guest):
-    assert list(guest.vm.stats()["devices"]) == ["nic0"]
+    assert nic.names(guest.vm) == ["nic0"]
     # -19: it was rescinded while it came up
     assert [c for c in guest.kernel_complaints() if "-19" not in c] == []

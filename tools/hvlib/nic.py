@@ -126,8 +126,8 @@ def names(vm):
                   if p["type"] == "child<hv-net>")
 
 
-def add(vm, text="user", name=None, options=(), forwards=()):
-    """Plugs a NIC in (text as in --nic); returns it. The guest sees it from now on."""
+def prepare(vm, text="user", name=None, options=(), forwards=()):
+    """What is behind a new NIC (text as in --nic); returns the NIC, for plug()."""
     stats = vm.stats()
     devices = stats["devices"]
     macs = {device.get("mac") for device in devices.values()}
@@ -142,11 +142,22 @@ def add(vm, text="user", name=None, options=(), forwards=()):
             " that the guest has not let go of" if devices[nic.name]["leaving"] else ""))
     _forget_backend(vm, nic.netdev_id)
     vm.qmp("netdev_add", **nic.netdev())
+    return nic
+
+
+def plug(vm, nic):
+    """Plugs a prepared NIC in: the guest sees it from now on."""
     try:
         vm.qmp("device_add", **nic.device())
     except HvError:
         _forget_backend(vm, nic.netdev_id)
         raise
+
+
+def add(vm, *what, **more):
+    """Prepares a NIC and plugs it in; returns it. Arguments as of prepare()."""
+    nic = prepare(vm, *what, **more)
+    plug(vm, nic)
     return nic
 
 

@@ -10,6 +10,7 @@ UDP_FLOWS = 32
 STREAMS = (1, 16)
 SPREAD_STREAMS = 64  # on the largest machine: is every core used alike?
 SPREAD_VCPUS = 8
+NIC_VCPUS = (1, 4)
 # Milliseconds of round trip, percent lost and percent reordered, each way.
 WIRES = ((10, 0.1, 0), (10, 1, 0), (50, 0.1, 0), (50, 1, 0), (10, 0, 1))
 
@@ -17,7 +18,7 @@ WIRES = ((10, 0.1, 0), (10, 1, 0), (50, 0.1, 0), (50, 1, 0), (10, 0, 1))
 @dataclasses.dataclass(frozen=True)
 class Case:
     """One kind of measurement. `direction` is as the guest sees it: it receives (in), sends (out)."""
-    workload: str  # tcp, loss, udp, echo, rtt, idle
+    workload: str  # tcp, loss, udp, echo, rtt, idle, nic
     vcpus: int = 1
     rsc: bool = True  # the host may coalesce what the guest receives
     direction: str = "in"
@@ -37,7 +38,7 @@ class Case:
         return {"udp": f"UDP in, {SMALL_BYTES} B datagrams",
                 "echo": f"TCP echo, {SMALL_BYTES} B on {ECHO_CONNECTIONS} connections",
                 "rtt": f"TCP echo, {ROUND_TRIP_BYTES} B on 1 connection",
-                "idle": "nothing to do"}[self.workload]
+                "idle": "nothing to do", "nic": "NIC added and removed"}[self.workload]
 
     def __str__(self):
         return f"{self.vcpus} vCPU, RSC {'on' if self.rsc else 'off'}, {self.label}"
@@ -72,6 +73,8 @@ def sessions(options):
                     cases += tcp(vcpus, rsc, (SPREAD_STREAMS,))
             if rsc:
                 cases += [case for case in small(vcpus) if case.workload in options.workloads]
+            if rsc and "nic" in options.workloads and vcpus in NIC_VCPUS:
+                cases.append(Case("nic", vcpus))
             if "loss" in options.workloads and vcpus == 1 and rsc:
                 cases += lossy()
             if cases:

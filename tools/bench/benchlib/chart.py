@@ -9,7 +9,8 @@ COLORS = {"dunlin": "#1b6ca8", "linux-tuned": "#e08e2b", "linux-reno": "#b0652a"
           "linux": "#9a9a9a"}
 TITLES = {"gbit_s": "Gbit/s", "packets_s": "packets/s", "requests_s": "requests/s",
           "p50_us": "microseconds, less is better",
-          "cpu_percent": "% of a CPU, less is better"}
+          "cpu_percent": "% of a CPU, less is better",
+          "served_ms": "milliseconds until the new NIC is served, less is better"}
 BAR, GAP, LABEL, LENGTH, HEAD = 14, 14, 330, 520, 58
 
 

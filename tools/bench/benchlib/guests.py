@@ -40,6 +40,7 @@ class Guest:
         self.seen = ()  # the views that the last sample was made of
         self.netns = net.name
         self.tap = f"tap:{net.taps[number]},mac=00:15:5d:44:4d:{number:02x}"
+        self.spare_tap = net.taps[number - len(net.taps) // 2]  # for a NIC more, if there are as many
 
     def fields(self):
         """What the VMs of all guests have in common."""
@@ -61,6 +62,9 @@ class Guest:
 
     def congestion(self, algorithm):
         """Chooses how the guest's TCP reacts to loss, if it has a choice."""
+
+    def expect_nic(self):
+        """Another NIC is about to come, which is to be configured by DHCP."""
 
 
 class Dunlin(Guest):
@@ -140,6 +144,12 @@ class LinuxGuest(Guest):
     def datagrams(self):
         """How many the discard service has received."""
         return json.loads(self._check("peer stats"))["datagrams"]
+
+    def expect_nic(self):
+        """What a Linux without a network manager needs: wait for the interface, then DHCP."""
+        self._check("sysctl -qw net.ipv6.conf.default.disable_ipv6=1; (peer await eth1; "
+                    "ip link set eth1 up; exec udhcpc -q -n -t 20 -T 1 -i eth1 -s /etc/udhcpc.script) "
+                    "</dev/null >/dev/null 2>&1 & sleep 0.2")
 
     def congestion(self, algorithm):
         self._check(f"sysctl -w net.ipv4.tcp_congestion_control={algorithm}")

@@ -18,6 +18,8 @@ COLUMNS = {
     "rtt": ("per request", [("p50_us", "p50 us", ",.0f"), ("p99_us", "p99 us", ",.0f"),
                             ("requests_s", "requests/s", ",.0f"), *COSTS]),
     "idle": ("per second", [("cpu_percent", "% of a CPU", ".2f"), *COSTS]),
+    "nic": ("not shown", [("served_ms", "served ms", ",.1f"), ("lease_ms", "lease ms", ",.1f"),
+                              ("gone_ms", "gone ms", ",.1f")]),
 }
 WIDTH = 12
 

@@ -10,7 +10,8 @@ from .cases import SPREAD_STREAMS, SPREAD_VCPUS, Case
 DUNLIN, TUNED = "dunlin", "linux-tuned"
 # The measure by which a workload is judged, and whether more of it is better.
 MAIN = {"tcp": ("gbit_s", True), "loss": ("gbit_s", True), "udp": ("packets_s", True),
-        "echo": ("requests_s", True), "rtt": ("p50_us", False), "idle": ("cpu_percent", False)}
+        "echo": ("requests_s", True), "rtt": ("p50_us", False), "idle": ("cpu_percent", False),
+        "nic": ("served_ms", False)}
 
 
 @dataclasses.dataclass
@@ -79,6 +80,9 @@ def ratios(table):
         "udp_rx_pps": better(table, Case("udp"), "packets_s", True),
         "echo_rps": better(table, Case("echo"), "requests_s", True),
         "rtt_p50": better(table, Case("rtt"), "p50_us", False),
+        "nic_add_lease": better(table, Case("nic"), "lease_ms", False),
+        "nic_add_served": better(table, Case("nic"), "served_ms", False),
+        "nic_remove": better(table, Case("nic"), "gone_ms", False),
     }
 
 
@@ -95,7 +99,8 @@ def absolutes(table, machine):
 
 AT_LEAST = {"tcp_rx_1vcpu_rsc": 5, "tcp_tx_1vcpu_rsc": 4, "tcp_rx_1vcpu": 3, "tcp_tx_1vcpu": 4,
             "instr_rx_per_mb": 10, "instr_tx_per_mb": 8, "host_events_per_mb": 2,
-            "udp_rx_pps": 4, "echo_rps": 4, "rtt_p50": 2}
+            "udp_rx_pps": 4, "echo_rps": 4, "rtt_p50": 2,
+            "nic_add_lease": 2, "nic_add_served": 2, "nic_remove": 2}
 AT_MOST = {"load_spread_8vcpu": 1.3, "boot_ms": 100, "efi_bytes": 1 << 20, "idle_memory_mib": 24}
 
 

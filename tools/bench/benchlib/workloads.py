@@ -8,7 +8,7 @@ import time
 
 from hvlib import BUILD, HvError, iperf, wire
 
-from . import observe
+from . import hotplug, observe
 from .cases import ECHO_CONNECTIONS, ROUND_TRIP_BYTES, SMALL_BYTES, UDP_FLOWS
 from .guests import DISCARD_PORT, ECHO_PORT
 
@@ -130,8 +130,16 @@ def idle(guest, _, __, seconds):
     return {"cpu_percent": cost["vcpu_us"] / 1e4, **cost}
 
 
+def plugged(guest, _, net, __):
+    """A NIC comes and goes. The first time is for getting to know each other."""
+    if not hasattr(guest, "knows_nic"):
+        hotplug.cycle(guest, net, ECHO_PORT)
+        guest.knows_nic = True
+    return hotplug.cycle(guest, net, ECHO_PORT)
+
+
 RUN = {"idle": idle, "tcp": transfer, "loss": lossy_transfer, "udp": datagrams,
-       "echo": echo, "rtt": round_trip}
+       "echo": echo, "rtt": round_trip, "nic": plugged}
 
 
 def run(guest, case, net, seconds):
