@@ -8,9 +8,9 @@ PROBE_CFLAGS = -std=gnu11 -O2 -ffreestanding -fpic -fshort-wchar -mno-red-zone -
 	-isystem /usr/include/efi/x86_64 -Wall -Wextra -Werror
 
 .PHONY: all
-all: build/test/probe.efi build/test/vmbus_probe.efi
+all: build/test/probe.efi build/test/vmbus_probe.efi build/test/ic_probe.efi
 
-build/test/%.efi: tests/host/%.c tests/host/probe.h tests/host/host.mk
+build/test/%.efi: tests/host/%.c tests/host/probe.h tests/host/probe_vmbus.h tests/host/host.mk
 	@mkdir -p $(@D)
 	@$(CC) $(PROBE_CFLAGS) -c -o build/test/$*.o $<
 	@ld.bfd -nostdlib -znocombreloc -z noexecstack -shared -Bsymbolic --no-undefined \

@@ -12,44 +12,7 @@
 
 #include <efi.h>
 
-#include "probe.h"
-
-#define VERSION_2_4 0x00020004u
-#define VERSION_5_3 0x00050003u
-#define SECOND_CONTACT_ID 4
-#define QUIET (20 * MS) /* as long is waited for what must not come */
-#define PATIENCE (2000 * MS)
-
-enum {
-    OFFER = 1,
-    RESCIND,
-    REQUEST_OFFERS,
-    ALL_OFFERS,
-    OPEN,
-    OPEN_RESULT,
-    CLOSE,
-    GPADL_HEADER,
-    GPADL_BODY
-};
-enum {
-    GPADL_CREATED = 10,
-    GPADL_TEARDOWN,
-    GPADL_TORNDOWN,
-    RELID_RELEASED,
-    CONTACT,
-    VERSION_RESPONSE
-};
-enum {
-    UNLOAD = 16,
-    UNLOAD_RESPONSE,
-    OPEN_RESERVED,
-    TL_CONNECT = 21,
-    MODIFY,
-    TL_RESULT,
-    MODIFY_RESPONSE
-};
-
-enum { IN_BAND = 6, XFER_PAGES, GPA_DIRECT = 9, COMPLETION = 11 };
+#include "probe_vmbus.h"
 
 enum { INIT = 1, NDIS_VERSION = 100, RECV_BUF, REVOKE_RECV = 103, SEND_BUF, RNDIS_PACKET = 107 };
 enum {
@@ -60,77 +23,17 @@ enum {
     SUBCHANNEL = 133
 };
 
-#define RING_PAGES 4 /* each way, with the header */
-#define RING_BYTES ((RING_PAGES - 1) * PAGE)
-#define RINGS_BYTES (2 * RING_PAGES * PAGE)
 #define RECV_PAGES 32
 #define SEND_PAGES 4
 #define SECTION 6144
 #define NO_SECTION 0xffffffffu
 
-enum {
-    GPADL_RING = 0x100,
-    GPADL_RECV,
-    GPADL_SEND,
-    GPADL_SMALL,
-    GPADL_ODD,
-    GPADL_BAD,
-    GPADL_RING_2
-};
+enum { GPADL_RECV = GPADL_RING + 1, GPADL_SEND, GPADL_SMALL, GPADL_ODD, GPADL_BAD, GPADL_RING_2 };
 
 static uint8_t all_rings[2][2 * RING_PAGES][PAGE] __attribute__((aligned(PAGE)));
-static uint8_t (*rings)[PAGE] = all_rings[0]; /* of the channel in use */
 static uint8_t recv_buffer[RECV_PAGES * PAGE] __attribute__((aligned(PAGE)));
 static uint8_t send_buffer[SEND_PAGES * PAGE] __attribute__((aligned(PAGE)));
 static uint8_t loose[2 * PAGE] __attribute__((aligned(PAGE))); /* for GPA ranges */
-
-static uint32_t connection = 1;   /* for messages */
-static uint32_t relid, signal_id; /* of the channel in use */
-static int opened;
-
-/* --- Messages ----------------------------------------------------------- */
-
-static uint32_t reply[60]; /* the last message that came */
-
-static uint64_t post_message(uint32_t id, const void *data, uint32_t bytes)
-{
-    uint64_t status;
-
-    do {
-        for (uint32_t i = 0; i < bytes; i++) {
-            INPUT_PAGE[16 + i] = ((const uint8_t *)data)[i];
-        }
-        status = post((uint64_t)INPUT_PAGE, id, bytes);
-    } while (status == 0x13);
-    return status;
-}
-
-static void send_message(const uint32_t *words, uint32_t count)
-{
-    post_message(connection, words, count * 4);
-}
-
-/* Waits for a message in the slot of @sint; 0 if none comes, else its type. */
-static uint32_t take_message(unsigned sint, uint64_t patience)
-{
-    uint64_t end = now() + patience;
-
-    while (!*(volatile uint32_t *)&slot(sint)->type) {
-        if (now() > end) {
-            return 0;
-        }
-    }
-    for (unsigned i = 0; i < 60; i++) {
-        reply[i] = ((uint32_t *)slot(sint)->payload)[i];
-    }
-    consume(sint);
-    return reply[0];
-}
-
-static uint32_t await_message(void)
-{
-    return take_message(2, PATIENCE);
-}
 
 /* Says what answers the message: "silence", or "type N" with the 32-bit word at @word. */
 static void say_answer(const char *name, unsigned sint, uint32_t type, unsigned word)
@@ -152,13 +55,6 @@ static void say_answer(const char *name, unsigned sint, uint32_t type, unsigned 
         send_message(m_, sizeof(m_) / 4);                                                          \
         say_answer(name, 2, type, word);                                                           \
     } while (0)
-
-static void contact(uint32_t id, uint32_t version, uint32_t vp, uint32_t sint, uint64_t monitor)
-{
-    uint32_t m[10] = {CONTACT, 0, version, vp, sint, 0, (uint32_t)monitor, 0, 0, 0};
-
-    post_message(id, m, sizeof(m));
-}
 
 /* Result: supported and connection state, as one number. */
 static void say_contact(const char *name, unsigned sint)
@@ -227,26 +123,6 @@ static void try_messages(void)
 
 /* --- GPADLs ------------------------------------------------------------- */
 
-/* One range of @bytes at @address, with the page numbers that are its due. */
-static uint32_t gpadl_create(uint32_t id, void *address, uint32_t bytes)
-{
-    uint64_t page = (uint64_t)address / PAGE, offset = (uint64_t)address % PAGE;
-    uint32_t pages = (offset + bytes + PAGE - 1) / PAGE, at = 7;
-    uint32_t m[60] = {GPADL_HEADER, 0, relid, id, (8 + 8 * pages) | 1 << 16, bytes, offset};
-
-    for (uint32_t sent = 0; sent < pages;) {
-        while (sent < pages && at + 2 <= 60) {
-            m[at++] = (uint32_t)(page + sent);
-            m[at++] = (uint32_t)((page + sent) >> 32);
-            sent++;
-        }
-        send_message(m, at);
-        m[0] = GPADL_BODY;
-        at = 4;
-    }
-    return await_message() == GPADL_CREATED ? reply[4] : 0xdeadu;
-}
-
 static void try_gpadls(void)
 {
     uint32_t page = (uint32_t)((uint64_t)loose / PAGE);
@@ -280,55 +156,6 @@ static void try_gpadls(void)
 }
 
 /* --- Channel and rings -------------------------------------------------- */
-
-/* Header words of a ring. */
-enum { WRITE, READ, MASK, PENDING, FEATURES = 16 };
-
-static volatile uint32_t *out_header(void)
-{
-    return (volatile uint32_t *)rings[0];
-}
-
-static volatile uint32_t *in_header(void)
-{
-    return (volatile uint32_t *)rings[RING_PAGES];
-}
-
-static void rings_reset(void)
-{
-    for (unsigned i = 0; i < RINGS_BYTES; i++) {
-        ((volatile uint8_t *)rings)[i] = 0;
-    }
-    out_header()[FEATURES] = in_header()[FEATURES] = 1;
-}
-
-static void send_open(uint32_t id, uint32_t gpadl, uint32_t vp, uint32_t downstream)
-{
-    uint32_t m[37] = {OPEN, 0, id, 0x77, gpadl, vp, downstream};
-
-    send_message(m, 37);
-}
-
-static void channel_close(void)
-{
-    uint32_t m[3] = {CLOSE, 0, relid};
-
-    if (opened) {
-        send_message(m, 3);
-        opened = 0;
-    }
-}
-
-static void channel_open(void)
-{
-    channel_close();
-    rings_reset();
-    send_open(relid, GPADL_RING, 0, RING_PAGES);
-    opened = await_message() == OPEN_RESULT && !reply[4];
-    if (!opened) {
-        say("open", "failed");
-    }
-}
 
 static void try_open(const char *name, uint32_t gpadl, uint32_t vp, uint32_t downstream)
 {
@@ -366,65 +193,6 @@ static void try_channel(void)
     channel_close();
     say_answer("torn down after close", 2, GPADL_TORNDOWN, 2);
     say_number("ring gpadl again", gpadl_create(GPADL_RING, rings, RINGS_BYTES));
-}
-
-struct packet {
-    uint16_t type, header_qwords, total_qwords, flags;
-    uint64_t id;
-    uint32_t body[80];
-};
-
-static void ring_signal(void)
-{
-    hypercall(CALL_SIGNAL_EVENT | CALL_FAST, signal_id);
-}
-
-/* Puts @bytes (a multiple of 8) as they are and moves the index by @advance. */
-static void ring_put(const void *data, uint32_t bytes, uint32_t advance)
-{
-    uint32_t at = out_header()[WRITE];
-
-    for (uint32_t i = 0; i < bytes; i++) {
-        rings[1][(at + i) % RING_BYTES] = ((const uint8_t *)data)[i];
-    }
-    __sync_synchronize();
-    out_header()[WRITE] = (at + advance) % RING_BYTES;
-    ring_signal();
-}
-
-/* @header and @total in bytes. */
-static void put_packet(struct packet *p, uint16_t type, uint32_t header, uint32_t total,
-                       uint16_t flags, uint64_t id)
-{
-    total = (total + 7) & ~7u;
-    p->type = type;
-    p->header_qwords = header / 8;
-    p->total_qwords = total / 8;
-    p->flags = flags;
-    p->id = id;
-    ring_put(p, total, total + 8);
-}
-
-/* Takes one packet of the host; 0 if none comes. */
-static int take_packet(struct packet *p, uint64_t patience)
-{
-    uint64_t end = now() + patience;
-    uint32_t at = in_header()[READ], bytes;
-
-    while (in_header()[WRITE] == at) {
-        if (now() > end) {
-            return 0;
-        }
-    }
-    for (unsigned i = 0; i < 16; i++) {
-        ((uint8_t *)p)[i] = rings[RING_PAGES + 1][(at + i) % RING_BYTES];
-    }
-    bytes = p->total_qwords * 8u;
-    for (unsigned i = 16; i < bytes && i < sizeof(*p); i++) {
-        ((uint8_t *)p)[i] = rings[RING_PAGES + 1][(at + i) % RING_BYTES];
-    }
-    in_header()[READ] = (at + bytes + 8) % RING_BYTES;
-    return 1;
 }
 
 static void give_back(uint64_t id, uint32_t type)
@@ -1086,6 +854,7 @@ static void try_end(void)
 EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system)
 {
     (void)image;
+    rings = all_rings[0];
     catch_faults();
     put("\r\n");
     write_msr(MSR_GUEST_OS_ID, OS_ID);

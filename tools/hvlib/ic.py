@@ -62,6 +62,11 @@ def _path(service):
     return f"/machine/peripheral/ic-{service}"
 
 
+def _busy(vm, service):
+    now = stats(vm, service)
+    return now["state"] == "ready" and now["outcome"] == "pending"
+
+
 def _ask(vm, service, request):
     """Sends a request."""
     now = stats(vm, service)
@@ -93,17 +98,15 @@ def ask_to_end(vm, restart=False, force=False, timeout=60, message=""):
     _ask(vm, "shutdown", {"restart": restart, "force": force, "timeout": round(timeout),
                           "message": message})
     deadline = time.monotonic() + timeout
-    while True:
-        try:
+    while vm.running():
+        now = {"outcome": "pending"}
+        with contextlib.suppress(HvError, OSError):  # it may be about to end
             now = stats(vm, "shutdown")
-        except (HvError, OSError):
-            if not vm.running():
-                return  # it was quick
-            raise
         if now["outcome"] == "closed" and force:
             return  # done instead of said
         if now["outcome"] != "pending":
-            return _check(now["outcome"], now["status"], "shutdown")
+            _check(now["outcome"], now["status"], "shutdown")
+            return
         if time.monotonic() > deadline:
             raise NoAnswer(f"the guest has not answered in {timeout:g} s")
         time.sleep(POLL)
@@ -147,7 +150,7 @@ def set_clock(vm, offset=None, rate_ppm=None):
 def send_time(vm, sync=True):
     """Tells the guest the time now: to be taken over, or as one more sample."""
     deadline = time.monotonic() + 10
-    while stats(vm, "timesync")["outcome"] == "pending" and time.monotonic() < deadline:
+    while _busy(vm, "timesync") and time.monotonic() < deadline:
         time.sleep(POLL)
     _ask(vm, "timesync", {"sync": sync})
 
@@ -160,7 +163,7 @@ def kvp(vm, operation, timeout=70, **request):
     def result():
         return vm.qmp("qom-get", path=_path("kvp"), property="result")
     deadline = time.monotonic() + timeout
-    while stats(vm, "kvp")["outcome"] == "pending" and time.monotonic() < deadline:
+    while _busy(vm, "kvp") and time.monotonic() < deadline:
         time.sleep(POLL)  # the host introduces itself
     _ask(vm, "kvp", {"operation": operation, **request})
     while (now := result())["outcome"] == "pending":

@@ -1,0 +1,69 @@
+# SPDX-License-Identifier: BSD-2-Clause
+"""The rules of the integration components (tools/hyperv-host/RULES.md), each broken by an EFI program
+(ic_probe.c): what the guest gets for it, and that the host names the rule."""
+
+import re
+
+import pytest
+
+from support import ROOT, make
+
+# Name of the trial: (result, rule that the host must name in its log). "fatal": the channel is not
+# served any more.
+EXPECTED = {
+    "offer's flags": ("0x10", None),
+    "pipe mode": ("0x4", None),
+    "versions offered": ("0x20002", None),
+    "first framework": ("0x1", None),
+    "nothing wrong": ("served", None),
+    "completion": ("fatal", "ic-packet"),
+    "with completion": ("fatal", "ic-packet"),
+    "short": ("fatal", "ic-header"),
+    "pipe type 2": ("fatal", "ic-header"),
+    "pipe beyond": ("fatal", "ic-header"),
+    "pipe without header": ("fatal", "ic-header"),
+    "body beyond": ("fatal", "ic-header"),
+    "request": ("served", "ic-unasked"),
+    "transaction of nobody": ("served", "ic-transaction"),
+    "type 4": ("served", "ic-type"),
+    "no body": ("fatal", "ic-negotiate"),
+    "two versions": ("fatal", "ic-negotiate"),
+    "framework 9.9": ("fatal", "ic-negotiate"),
+    "version 9.9": ("fatal", "ic-negotiate"),
+    "no version known": ("fatal", "ic-unasked"),
+    "beat": ("yes", "ic-transaction"),
+    "beat after two seconds": ("yes", "ic-unasked"),
+    "beat after a late answer": ("yes", "ic-late"),
+    "beat after a wrong one": ("no", "ic-heartbeat"),
+    "beat with application 4": ("fatal", "ic-heartbeat"),
+    "beat of eight bytes": ("fatal", "ic-heartbeat"),
+    "time": ("yes", None),
+    "flags of the first time": ("0x1", None),
+    "reference time is of now": ("yes", None),
+    "pair of another operation": ("fatal", "ic-kvp"),
+    "pair cut off": ("fatal", "ic-kvp"),
+    "host introduces itself": ("0x301", None),
+    "and goes on": ("yes", None),
+    "end": ("yes", None),
+}
+RULES = sorted({rule for _, rule in EXPECTED.values() if rule})
+
+
+def breaks_rules(test):
+    for rule in RULES:
+        test = pytest.mark.breaks_rule(rule)(test)
+    return test
+
+
+@breaks_rules
+def test_rules(boot):
+    make("-f", "tests/host/host.mk")
+    vm = boot.start(efi=ROOT / "build" / "test" / "ic_probe.efi", direct=True, vcpus=1, memory=128,
+                    nics=[], ic_opts=["heartbeat,reply-timeout-ms=500"])
+    assert vm.wait_exit(90) == "guest-shutdown"
+
+    results = dict(re.findall(r"^probe: (.*): (\S+)$", vm.console(), re.MULTILINE))
+    assert results == {name: result for name, (result, _) in EXPECTED.items()}
+
+    broken = [re.search(r"violation: ([\w-]+):", line)[1] for line in vm.violations()]
+    assert broken == [rule for _, rule in EXPECTED.values() if rule]
