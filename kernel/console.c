@@ -13,6 +13,7 @@
 #include "kernel/log.h"
 #include "kernel/loop.h"
 #include "kernel/machine.h"
+#include "kernel/message.h"
 #include "kernel/panic.h"
 #include "kernel/power.h"
 #include "kernel/time.h"
@@ -107,17 +108,40 @@ static __attribute__((noinline)) unsigned overflow_stack(unsigned depth)
 }
 
 // What the panic path does is worth trying before it is needed, and so is what must end in it.
-static void run_panic(const char *args)
+static void crash(const char *args)
 {
     if (strcmp(args, "fault") == 0)
         __asm__ volatile("movl $0, 8"); // page 0 is not mapped
     if (strcmp(args, "write") == 0)
-        *(volatile char *)(uintptr_t)run_panic = 0; // code is read-only
+        *(volatile char *)(uintptr_t)crash = 0; // code is read-only
     if (strcmp(args, "execute") == 0)
         ((void (*)(void))(uintptr_t)input)(); // data is no code
     if (strcmp(args, "overflow") == 0)
         overflow_stack(0);
     panic("asked for by the console%s%s", *args ? ": " : "", args);
+}
+
+static void crash_message(const void *data)
+{
+    crash(data);
+}
+
+// "3 fault": on core 3. Without a number on this one.
+static void run_panic(const char *args)
+{
+    unsigned core = 0;
+    const char *end = args;
+
+    for (; *end >= '0' && *end <= '9' && core < MAX_CORES; end++)
+        core = core * 10 + (unsigned)(*end - '0');
+    if (end == args)
+        crash(args);
+    end += *end == ' ';
+    char what[MESSAGE_BYTES] = "";
+    size_t length = strlen(end);
+    memcpy(what, end, length < sizeof(what) ? length : sizeof(what) - 1);
+    if (core >= core_count() || !message_post(core, crash_message, what, sizeof(what)))
+        log_announce("there is no core %u", core);
 }
 
 static void write_memory(void)
@@ -222,9 +246,9 @@ void console_init(void)
         "poweroff", "[now]: finish what runs, leave the host, power off", run_poweroff, NULL};
     static struct console_command restart = {
         "restart", "[now]: finish what runs, leave the host, restart", run_restart, NULL};
-    static struct console_command crash = {
-        "panic", "[fault|overflow|write|execute]: crash on purpose, to see the report", run_panic,
-        NULL};
+    static struct console_command panic_command = {
+        "panic", "[core] [fault|overflow|write|execute]: crash on purpose, to see the report",
+        run_panic, NULL};
     static struct stats_source memory = {"memory", write_memory, NULL};
     static struct stats_source core = {"cores", write_cores, NULL};
     static struct poller poller = {.name = "console", .poll = poll_input, .arm = arm_input};
@@ -233,7 +257,7 @@ void console_init(void)
     console_add(&stats);
     console_add(&poweroff);
     console_add(&restart);
-    console_add(&crash);
+    console_add(&panic_command);
     stats_add(&memory);
     stats_add(&core);
     irq_set(VECTOR_SERIAL, on_serial, true);

@@ -29,7 +29,7 @@
 #define QUOTE_BYTES 1024 // of the log; leaves room for every line of the longest backtrace
 
 static atomic_uint owner;              // core number + 1 of the core that panicked first
-static atomic_uint stopped;            // cores that obeyed the NMI
+static _Atomic uint64_t stopped;       // cores that obeyed the NMI, a bit for each
 static atomic_bool finished;           // they have nothing left to serve
 static char report_text[REPORT_BYTES]; // for the host: what was logged last, then the report
 static int report_length;
@@ -142,6 +142,17 @@ static _Noreturn void give_up(void)
     stop_or_restart();
 }
 
+// Serves the core that has the machine, until that has nothing left to ask.
+static _Noreturn void stand_by(void)
+{
+    atomic_fetch_or(&stopped, 1ull << core_id());
+    while (!atomic_load(&finished)) {
+        platform_serve_while_stopped();
+        cpu_pause();
+    }
+    cpu_stop();
+}
+
 void machine_seize(void)
 {
     unsigned expected = 0, self = core_id() + 1;
@@ -150,11 +161,12 @@ void machine_seize(void)
     if (!atomic_compare_exchange_strong(&owner, &expected, self)) {
         if (expected == self)
             give_up();
-        cpu_stop(); // another one reports
+        stand_by(); // another one reports: the host's NMI comes to all cores at once
     }
     apic_send_nmi_to_others();
     uint64_t end = time_now() + STOP_WAIT;
-    while (atomic_load(&stopped) + 1 < core_count() && time_now() < end)
+    while ((unsigned)__builtin_popcountll(atomic_load(&stopped)) + 1 < core_count() &&
+           time_now() < end)
         cpu_pause();
     log_break_lock();
 }
@@ -169,12 +181,7 @@ void panic_nmi(const struct trap_frame *frame)
 {
     if (atomic_load(&owner) == 0)
         panic_trap(frame); // the host's: somebody asks for a crash report
-    atomic_fetch_add(&stopped, 1);
-    while (!atomic_load(&finished)) {
-        platform_serve_while_stopped();
-        cpu_pause();
-    }
-    cpu_stop();
+    stand_by();
 }
 
 // The registers are the trap's, or those of panic()'s caller.

@@ -92,14 +92,15 @@ def test_nmi(boot):
     vm.qmp("inject-nmi")
     vm.wait_console("panic: core [0-3]: NMI", 10)
     vm.wait_console("dunlin: stopped", 10)
+    assert vm.console().count("dunlin: panic") == 1  # it comes to all of them
 
 
 def test_panic(boot):
-    """A panic reports registers and a backtrace with names, to the console and to the
-    host, which is also told what was logged before."""
+    """A panic on any core reports registers and a backtrace with names, to the console and to the
+    host, which is also told five numbers and what was logged before, and that VMBus is let go of."""
     vm = boot.dunlin(vcpus=2)
-    vm.send_line("panic")
-    for pattern in ("panic: core 0", r"^rip [0-9a-f]{16} rsp [0-9a-f]{16}",
+    vm.send_line("panic 1")
+    for pattern in ("panic: core 1", r"^rip [0-9a-f]{16} rsp [0-9a-f]{16}",
                     r"^ *[0-9a-f]{16} loop_run\+0x", r"dunlin: stopped"):
         vm.wait_console(pattern, 10)
     deadline = time.monotonic() + 10
@@ -108,6 +109,14 @@ def test_panic(boot):
     report = vm.host_text().split(CRASH)[1]
     assert "asked for by the console" in report and "loop_run+0x" in report
     assert 0 < report.index("dunlin: ready") < report.index("dunlin: panic")
+    stats = vm.stats()
+    assert not any(c["open"] for d in stats["devices"].values() for c in d["channels"])
+    crash = stats["crash"]
+    assert (crash["reports"], crash["p0"]) == (1, 0)
+    assert crash["p1"] & (1 << 64) - 1 == 0xC400000100000000  # who we are
+    rip = re.search(r"rip ([0-9a-f]{16})", report)[1]
+    assert crash["p2"] & (1 << 64) - 1 == int(rip, 16)
+    assert crash["p4"] > len("dunlin: panic")  # bytes of text; p3 is where it lay
 
 
 def test_idle_costs_nothing(boot):
