@@ -294,6 +294,8 @@ static bool stack_poll(void *ctx)
     interface_new_turn();
     look_at_memory();
     if (sys_timeouts_sleeptime() == 0) {
+        if (core_id() == 0)
+            manage_timers();
         sys_check_timeouts();
         worked = true;
     }
@@ -396,6 +398,7 @@ void net_start(void)
     netif_start();
     connect_start();
     drain_start();
+    manage_start();
     ip6_input_start();
     stack_start();
     link_start();

@@ -32,6 +32,10 @@ void stack_address_up(const ip_addr_t *address);
 // Memory was short when this core last looked: connections are refused.
 bool stack_memory_short(void);
 
+// Watches for pauses of the machine (manage.c). Core 0: from net_start(), and before lwIP's timers run.
+void manage_start(void);
+void manage_timers(void);
+
 // Takes part in the machine's orderly end (drain.c). Core 0, from net_start().
 void drain_start(void);
 

@@ -63,9 +63,9 @@ static_assert(sizeof(struct ic_negotiate) == 8, "negotiate");
 
 struct ic_shutdown {
     uint32_t reason;
-    uint32_t timeout; // seconds that the host gives, 0: it does not say
-    uint32_t flags;   // enum ic_shutdown_flags
-    uint8_t text[2048];
+    uint32_t timeout;   // seconds that the host gives, 0: it does not say
+    uint32_t flags;     // enum ic_shutdown_flags
+    uint8_t text[2048]; // UTF-16, for people
 } __attribute__((packed));
 static_assert(sizeof(struct ic_shutdown) == 2060, "shutdown");
 

@@ -136,8 +136,8 @@ static uint32_t set_ip(const struct ic_message *m)
         !utf16_to_ascii(wire.dns, sizeof(wire.dns), info.dns, sizeof(info.dns)))
         return IC_INVALID;
     int r = ic_client->set_ip_info(adapter, &info);
-    log_info("ic: kvp: the host configures %s: %s%s", adapter, info.dhcp ? "DHCP" : info.addresses,
-             r ? " (refused)" : "");
+    log_info("ic: kvp: the host configures %.40s: %.80s%s", adapter,
+             info.dhcp ? "DHCP" : info.addresses, r ? " (refused)" : "");
     return r == 0 ? IC_OK : r == -ENODEV ? IC_NO_ADAPTER : IC_INVALID;
 }
 

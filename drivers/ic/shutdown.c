@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "drivers/ic/service.h"
+#include "drivers/ic/utf16.h"
 #include "kernel/log.h"
 #include "kernel/power.h"
 #include "kernel/time.h"
@@ -16,10 +17,13 @@ static struct {
     uint32_t timeout; // seconds, 0: not said
 } wish;
 
+#define TEXT_MAX 128 // of a reason that is longer, or no ASCII, nothing is said
+
 static uint32_t shut_down(struct ic_message *m)
 {
     struct ic_shutdown s;
     size_t head = offsetof(struct ic_shutdown, text);
+    char text[TEXT_MAX];
 
     if (m->size < head)
         return IC_INVALID;
@@ -28,13 +32,15 @@ static uint32_t shut_down(struct ic_message *m)
         log_warn("ic: shutdown: the host asks for what we cannot do (%u)", s.flags);
         return IC_FAIL; // to hibernate, and what newer hosts think of
     }
+    if (!utf16_to_ascii(m->body + head, m->size - head, text, sizeof(text)))
+        *text = '\0';
     wish.asked = true;
     wish.end = s.flags >= IC_RESTART ? POWER_RESTART : POWER_OFF;
     wish.forced = s.flags & 1;
     wish.timeout = s.timeout;
-    log_info("ic: shutdown: the host asks for %s%s, reason %#x, within %u s",
+    log_info("ic: shutdown: the host asks for %s%s, reason %#x, within %u s%s%s%s",
              wish.forced ? "forced " : "", wish.end == POWER_OFF ? "power off" : "restart",
-             s.reason, s.timeout);
+             s.reason, s.timeout, *text ? ": \"" : "", text, *text ? "\"" : "");
     return IC_OK;
 }
 
