@@ -5,7 +5,7 @@
 include net/lwip.mk
 
 NATIVE_OURS := $(wildcard net/*.c net/services/*.c net/services/*/*.c tests/native/*.c) \
-	kernel/config_nic.c
+	kernel/config_nic.c kernel/utc.c
 NATIVE_FLAGS := -std=gnu11 -g -O2 -D_GNU_SOURCE -I. -isystem /usr/include/stb $(LWIP_INCLUDES) \
 	-D'PERCORE=__attribute__((section("percore")))'
 NATIVE_SANITIZE := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer
