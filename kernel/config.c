@@ -262,8 +262,8 @@ static const char *set_receive_buffer(struct config *c, const char *value)
 {
     uint64_t bytes;
 
-    if (!parse_number(value, 64u << 10, 31u << 20, &bytes) || bytes % 4096)
-        return "receive-buffer is 64k to 31m, a multiple of 4k";
+    if (!parse_number(value, 128u << 10, 31u << 20, &bytes) || bytes % 4096)
+        return "receive-buffer is 128k to 31m, a multiple of 4k";
     c->receive_buffer = (uint32_t)bytes;
     return NULL;
 }

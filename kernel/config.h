@@ -48,7 +48,7 @@ struct config {
     // [tcp]
     bool reno; // congestion = bbr (default) | reno
     // [netvsc]
-    uint32_t receive_buffer; // bytes, 64k..31m, default 4 MiB
+    uint32_t receive_buffer; // bytes, 128k..31m, default 4 MiB
     uint32_t send_buffer;    // bytes, 64k..15m, default 1 MiB
     uint32_t ring;           // bytes each way incl. header page, default 128 KiB
     bool checksum, lso,

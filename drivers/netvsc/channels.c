@@ -11,27 +11,43 @@
 
 #define OFFER_TIMEOUT (5 * TIME_S)
 #define RESERVED_SECTIONS 16u  // receive sections that hosts keep for control messages
-#define CHANNEL_RX_SECTIONS 8u // least receive and send sections that a channel is opened for
-#define CHANNEL_TX_SECTIONS 2u
+#define CHANNEL_TX_SECTIONS 2u // least send sections that a channel is opened for
+#define LARGEST_FRAME 65535u
+#define TCP_HEADERS 52u // of a segment, with timestamps: what is left of the MTU is its payload
 
 static unsigned at_most(unsigned value, unsigned limit)
 {
     return value < limit ? value : limit;
 }
 
+// Least receive sections of a channel: a frame of 64 KiB, which TCP on the host's side of the wire hands
+// over at once, has to fit in segments. What the host has no sections for it drops, each time again.
+static uint32_t sections_for_frame(const struct nic *nic)
+{
+    uint32_t payload = nic->info.mtu > 2 * TCP_HEADERS ? nic->info.mtu - TCP_HEADERS : TCP_HEADERS;
+
+    return LARGEST_FRAME / payload + 2;
+}
+
+static uint32_t receive_sections(const struct nic *nic)
+{
+    uint32_t sections = nic->receive.section_count;
+
+    return sections > RESERVED_SECTIONS ? sections - RESERVED_SECTIONS : 0;
+}
+
 // How many channels to have. Negative errno only if the NIC goes.
 static int channels_wanted(struct nic *nic)
 {
     unsigned wanted = core_count(), queues = 0;
-    uint32_t sections = nic->receive.section_count;
 
-    if (wanted == 1 || nic->nvsp_version < NVSP_VERSION_5 || sections <= RESERVED_SECTIONS)
+    if (wanted == 1 || nic->nvsp_version < NVSP_VERSION_5)
         return 1;
     int r = rss_query(nic, &queues);
     if (r)
         return r == -ENODEV ? r : 1;
     wanted = at_most(wanted, queues);
-    wanted = at_most(wanted, (sections - RESERVED_SECTIONS) / CHANNEL_RX_SECTIONS);
+    wanted = at_most(wanted, receive_sections(nic) / sections_for_frame(nic));
     wanted = at_most(wanted, nic->send.section_count / CHANNEL_TX_SECTIONS);
     return wanted > 1 ? (int)wanted : 1;
 }
@@ -107,6 +123,12 @@ int channels_open(struct nic *nic)
         return r;
     deal_sections(nic);
     nic->info.channels = nic->queue_count;
+    if (receive_sections(nic) / nic->queue_count < sections_for_frame(nic))
+        log_warn("%s: the receive buffer is too small for a frame of 64 KiB: TCP will be slow; "
+                 "set [netvsc] receive-buffer to %u KiB or more",
+                 nic->info.name,
+                 (RESERVED_SECTIONS + sections_for_frame(nic)) * nic->receive.section_size / 1024 +
+                     4);
     return nic->queue_count > 1 ? rss_start(nic) : 0;
 }
 

@@ -39,7 +39,7 @@ struct fiber {
 
 struct config config = {.net = {.dhcp = true, .mtu = 1500},
                         .mtu = 1500,
-                        .receive_buffer = 256 << 10,
+                        .receive_buffer = 1 << 20,
                         .send_buffer = 128 << 10,
                         .ring = 32 << 10,
                         .checksum = true,

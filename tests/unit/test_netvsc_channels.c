@@ -122,19 +122,22 @@ static const struct channel_count {
     unsigned channels; // that there will be
 } channel_counts[] =
     {
-        {1, 8, 0, 0, NVSP_VERSION_6_1, 256, false, 1},
-        {8, 1, 0, 0, NVSP_VERSION_6_1, 256, false, 1},
-        {8, 8, 0, 0, NVSP_VERSION_6_1, 256, false, 8},
-        {4, 2, 0, 0, NVSP_VERSION_6_1, 256, false, 2},
-        {3, 8, 0, 0, NVSP_VERSION_5, 256, false, 3},
-        {4, 8, 0, 0, NVSP_VERSION_4, 256, false, 1},
-        {4, 4, 1, 0, NVSP_VERSION_6_1, 256, false, 1},
-        {4, 4, 2, 0, NVSP_VERSION_6_1, 256, false, 2},
-        {4, 4, 3, 0, NVSP_VERSION_6_1, 256, false, 3},
-        {4, 4, 0, 1, NVSP_VERSION_6_1, 256, false, 3},
-        {4, 4, 0, 3, NVSP_VERSION_6_1, 256, false, 1},
-        {4, 4, 0, 0, NVSP_VERSION_6_1, 256, true, 4},
-        {8, 8, 0, 0, NVSP_VERSION_6, 64, false, 2}, // 36 receive sections
+        {1, 8, 0, 0, NVSP_VERSION_6_1, 1024, false, 1},
+        {8, 1, 0, 0, NVSP_VERSION_6_1, 1024, false, 1},
+        {8, 8, 0, 0, NVSP_VERSION_6_1, 1024, false, 8},
+        {4, 2, 0, 0, NVSP_VERSION_6_1, 1024, false, 2},
+        {3, 8, 0, 0, NVSP_VERSION_5, 1024, false, 3},
+        {4, 8, 0, 0, NVSP_VERSION_4, 1024, false, 1},
+        {4, 4, 1, 0, NVSP_VERSION_6_1, 1024, false, 1},
+        {4, 4, 2, 0, NVSP_VERSION_6_1, 1024, false, 2},
+        {4, 4, 3, 0, NVSP_VERSION_6_1, 1024, false, 3},
+        {4, 4, 0, 1, NVSP_VERSION_6_1, 1024, false, 3},
+        {4, 4, 0, 3, NVSP_VERSION_6_1, 1024, false, 1},
+        {4, 4, 0, 0, NVSP_VERSION_6_1, 1024, true, 4},
+        // 16 sections are for control, a channel has 47 for a frame of 64 KiB.
+        {8, 8, 0, 0, NVSP_VERSION_6, 256, false, 2}, // 145 sections
+        {8, 8, 0, 0, NVSP_VERSION_6, 128, false, 1}, // 72
+        {8, 8, 0, 0, NVSP_VERSION_6, 64, false, 1},  // 36: too few even so
 },
   *channel_count;
 

@@ -52,6 +52,7 @@ static void child_test_scarce(void)
 {
     uint8_t a[64] = {0};
 
+    config.receive_buffer = 256 << 10;
     start_up();
     unsigned half = nic_info(client.nic)->rx_sections / 2;
     for (unsigned i = 0; i < half; i++) {
