@@ -10,7 +10,7 @@ import pytest
 from dunlin import address, check_iperf, stats, wait_for
 
 LOAD = Path(__file__).with_name("echo_load.py")
-SMALL = "receive-buffer = 256k\nsend-buffer = 64k\nring = 16k"
+SMALL = "receive-buffer = 128k\nsend-buffer = 64k\nring = 16k"
 SETTINGS = ["", "lso = off", "rsc = off", "checksum = off", SMALL]
 BUFFER = 65536  # what iperf3 sends repeats after so many bytes (net/services/iperf3/stream.c)
 
