@@ -141,6 +141,21 @@ def test_not_for_this_nic(native):
                     assert end.recv(2048)[26:30] != socket.inet_aton("10.77.3.2"), "an answer"
 
 
+def test_not_for_this_nic6(native):
+    text = struct.pack("!BBHHH", 128, 0, 0, 1, 1)
+    source, target = (socket.inet_pton(socket.AF_INET6, a) for a in ("2001:db8:6::1", "2001:db8:6::2"))
+    total = checksum(source + target + struct.pack("!II", len(text), 58) + text)
+    packet = (struct.pack("!IHBB", 6 << 28, len(text), 58, 64) + source + target + text[:2] +
+              struct.pack("!H", total) + text[4:])
+    native.wait_log(rb"nic6: address 2001:db8:6::2")
+    before, replies = nic(native, 0)["rx_not_mine"], native.stats()["ip6"]["out"]
+    with raw(native, "tap0", 0x86dd) as sock:
+        for _ in range(20):
+            sock.send(mac(0) + bytes(6) + b"\x86\xdd" + packet)
+    wait_for(lambda: nic(native, 0)["rx_not_mine"] == before + 20, "the packets are dropped")
+    assert native.stats()["ip6"]["out"] < replies + 20
+
+
 def test_arp_only_for_its_own(native):
     def question(address):
         return (b"\xff" * 6 + bytes(6) + b"\x08\x06" + struct.pack("!HHBBH", 1, 0x800, 6, 4, 1) +
