@@ -241,7 +241,8 @@ static void write_totals(const struct interface *const *of_core)
         on_loan += of_core[core] ? of_core[core]->rx_on_loan : 0;
         in_flight += of_core[core] ? of_core[core]->tx_in_flight : 0;
     }
-    stats_print("\"rx_on_loan\":%u,\"tx_in_flight\":%u,", on_loan, in_flight);
+    stats_print("\"rx_on_loan\":%u,\"tx_in_flight\":%u,\"mtu\":%u,", on_loan, in_flight,
+                of_core[0]->mtu);
 }
 
 static void write_cores(const struct interface *const *of_core)

@@ -155,3 +155,17 @@ def test_short_flap(vm, lan, addresses):
     assert lan.log().count(f"DHCPREQUEST(tap6) {address}") == requested + 1
     assert lan.log().count("DHCPDISCOVER") == discovered
     assert not re.search(r"given up|error: ", vm.console(since))
+
+
+def test_another_network(vm, lan, addresses):
+    """The host says that there is another network behind the NIC. It is the same one: what there was goes
+    on once the server has said so."""
+    address = addresses[7]
+    requested = lan.log().count(f"DHCPREQUEST(tap7) {address}")
+    with lan.enter(lambda: socket.create_connection((address, 7), timeout=15)) as sock:
+        since = vm.mark()
+        nic.change_network(vm, "nic7")
+        vm.wait_console("net: nic7: link up", 10, since)
+        wait_for(lambda: lan.log().count(f"DHCPREQUEST(tap7) {address}") > requested, 10, "a question")
+        sock.sendall(b"still there?")
+        assert sock.recv(100) == b"still there?"

@@ -264,3 +264,43 @@ def test_short_flap(native):
             back += sock.recv(100)
         assert back == b"into the void"
         check(sock, os.urandom(30000))
+
+
+def test_two_on_one_link():
+    """As two NICs at one switch: each answers for its own address with its own MAC address, in ARP and in
+    all that follows; the way out is that of the least metric."""
+    native = Native("--nic", "0,address=10.80.0.2/24,metric=2", "--nic", "1,address=10.80.0.3/24,metric=1",
+                    "--cores", 2, taps=2, address=False)
+    ip = ["ip", "-n", native.namespace]
+    try:
+        run(*ip, "link", "add", "switch", "type", "bridge")
+        for tap in ("tap0", "tap1"):
+            run(*ip, "link", "set", tap, "master", "switch")
+        run(*ip, "addr", "add", "10.80.0.1/24", "dev", "switch")
+        run(*ip, "link", "set", "switch", "up")
+        for number in (0, 1):
+            native.wait_log(rf"net: nic{number}: address 10.80.0.{2 + number}/24".encode())
+        socks = [native.enter(lambda n=n: client(f"10.80.0.{2 + n}")) for n in (0, 1) for _ in range(4)]
+        before = [nic(native, number)["tx_bytes"] for number in (0, 1)]
+        for sock in socks[:4]:
+            check(sock, os.urandom(50000))
+        after = [nic(native, number)["tx_bytes"] for number in (0, 1)]
+        assert after[0] - before[0] > 200000 > 20000 > after[1] - before[1]
+        for sock in socks:
+            check(sock)
+        known = subprocess.run([*ip, "neigh", "show"], text=True, check=True, stdout=subprocess.PIPE).stdout
+        for number in (0, 1):
+            assert re.search(rf"10\.80\.0\.{2 + number} .*lladdr {mac(number).hex(':')} ", known), known
+        start = len(native.log)
+        server = native.enter(lambda: socket.create_server(("10.80.0.1", 9999)))
+        native.type("connect 10.80.0.1 9999")
+        for _ in range(2):
+            server.settimeout(10)
+            _, (peer, _) = server.accept()
+            assert peer == "10.80.0.3"
+        native.wait_log(rb"core [01]: connected(?s:.)*core [01]: connected", start=start)
+        server.close()
+        for sock in socks:
+            sock.close()
+    finally:
+        native.close()
