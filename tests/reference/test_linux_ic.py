@@ -161,6 +161,19 @@ def test_tsc_changes(guest):
     wait_for(lambda: abs(clock_error(guest)) < 3, 10, "the clock to be right")
 
 
+def test_service_goes_and_comes(guest):
+    """Services may be taken away and offered again while the guest runs."""
+    for service in ic.SERVICES:
+        guest.vm.qmp("device_del", id=f"ic-{service}")
+        wait_for(lambda s=service: s not in guest.vm.stats()["services"], 10, f"{service} to go")
+        guest.vm.qmp("device_add", driver=f"hv-ic-{service}", id=f"ic-{service}")
+        if service == "kvp":  # the daemon does not outlive its device
+            guest.check("while [ ! -e /dev/vmbus/hv_kvp ]; do sleep 0.1; done; "
+                        "killall hv_kvp_daemon; hv_kvp_daemon")
+        assert ic.wait_ready(guest.vm, service) == NEWEST[service]
+    assert ic.kvp_list(guest.vm, "auto")["OSName"] == "Linux"
+
+
 def test_restart(guest):
     assert hv(guest.vm, "shutdown", "--restart", "--message", "restart it") == \
         (0, f"hv: {guest.vm.name} has restarted\n")

@@ -333,6 +333,9 @@ static void packet_handle(HvIc *s, const VMBusPacket *pkt)
     HvIcHeader header;
     const uint8_t *body;
 
+    if (!vmbus_device_message(VMBUS_DEVICE(s))) {
+        return;
+    }
     if (pkt->type != VMBUS_PACKET_INBAND || pkt->want_completion) {
         hv_ic_fail(s, "ic-packet", "type %u%s", pkt->type,
                    pkt->want_completion ? " with completion" : "");
@@ -387,6 +390,9 @@ static bool ic_work(VMBusChannel *chan)
         }
         if (vmbus_channel_usable(chan) && vmbus_ring_next(chan, &pkt)) {
             packet_handle(s, &pkt);
+            if (VMBUS_DEVICE(s)->take_back_due) {
+                return false;
+            }
             continue;
         }
         if (!vmbus_channel_usable(chan)) {
@@ -397,12 +403,11 @@ static bool ic_work(VMBusChannel *chan)
             return false;
         }
     }
-    if (!vmbus_channel_usable(chan)) {
-        s->state = HV_IC_FAILED;    /* of a broken ring */
+    if (chan->open && chan->broken) {
+        s->state = HV_IC_FAILED;    /* of a broken ring, too */
         request_over(s, HV_IC_CHANNEL_CLOSED);
-        return false;
     }
-    return true;
+    return vmbus_channel_usable(chan);
 }
 
 static int ic_open_channel(VMBusChannel *chan)
