@@ -54,21 +54,3 @@ def test_eight_and_one_more(vm):
     wait_address(vm, "nic3", since)  # the guest's name for what took its place
     remove_all(vm)
     wait_memory(vm, before)
-
-
-def test_no_memory_for_a_nic(module_boot, tmp_path):
-    """Buffers as large as they can be: those that come later get smaller ones, the last none at all."""
-    config = tmp_path / "dunlin.conf"
-    config.write_text("[netvsc]\nreceive-buffer = 31m\nsend-buffer = 15m\nring = 1m\n",
-                      encoding="ascii")
-    vm = module_boot.dunlin(vcpus=1, memory=64, config=config)
-    since = vm.mark()
-    for number in range(1, NICS):
-        nic.add(vm, name=f"nic{number}")
-    vm.wait_console(r"not enough memory \(\d+ KiB free\): not used until there is more", 10, since)
-    assert "memory is short: a receive buffer of" in vm.console()
-    wait_for(lambda: stats(vm)["vmbus"]["devices"]["opening"] == 0, 10, "all are up or refused")
-    waiting = stats(vm)["vmbus"]["devices"]["idle"]
-    assert waiting > 0
-    nic.remove(vm, "nic0")
-    wait_for(lambda: stats(vm)["vmbus"]["devices"]["idle"] < waiting, 10, "one has got its memory")

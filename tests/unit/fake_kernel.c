@@ -24,7 +24,6 @@
 #include "kernel/time.h"
 
 #define FIBERS 64
-#define PAGES 32768u // that the machine has
 
 struct fiber {
     bool used, ready;
@@ -116,11 +115,18 @@ uint64_t virt_to_phys(const void *p)
     return (uintptr_t)p;
 }
 
+static size_t pages_total = 32768;
+
+void fake_memory(size_t pages)
+{
+    pages_total = pages;
+}
+
 void memory_stats(struct memory_stats *out)
 {
-    size_t taken = pages_live < PAGES ? pages_live : PAGES;
+    size_t taken = pages_live < pages_total ? pages_live : pages_total;
 
-    *out = (struct memory_stats){.pages_total = PAGES, .pages_free = PAGES - taken};
+    *out = (struct memory_stats){.pages_total = pages_total, .pages_free = pages_total - taken};
 }
 
 size_t fake_pages_live(void)

@@ -23,6 +23,9 @@ void fake_run(uint64_t duration);
 // The same, but only until done() is true at a moment when all wait. False if it never was.
 bool fake_run_until(bool (*done)(void), uint64_t duration);
 
+// How many pages the machine has. Only statistics know: page_alloc() gives more.
+void fake_memory(size_t pages);
+
 // Pages and heap objects that are allocated.
 size_t fake_pages_live(void);
 size_t fake_objects_live(void);

@@ -15,6 +15,7 @@
 #include "drivers/vmbus/connection.h"
 #include "drivers/vmbus/vmbus.h"
 #include "fake_kernel.h"
+#include "kernel/config.h"
 #include "kernel/core.h"
 #include "kernel/fiber.h"
 #include "netvsc_client.h"
@@ -253,6 +254,38 @@ static void test_memory_refused_and_rescind(void **state)
         each_message(6 + refuse_at % 5, 5);
     refuse_count = 0;
 }
+
+// Buffers are halved until they fit, and leave something to all else; where even small ones do not, the
+// NIC comes when there is memory.
+static void child_test_short_memory(void)
+{
+    config.receive_buffer = 31u << 20;
+    config.send_buffer = 15u << 20;
+    fake_memory(8192);
+    client.release = true;
+    start_machine();
+    size_t before = fake_pages_live();
+    fake_run(LONG);
+    CHECK(nic_info(client.nic)->rx_sections == (31u << 19) / HOST_SECTION);
+    CHECK(fake_counter("pages") == fake_pages_live() - before);
+    CHECK(fake_pages_live() < 8192 / 8 * 7);
+    check_works();
+    take_back();
+    fake_memory(2048);
+    offer_again();
+    CHECK(nic_info(client.nic)->rx_sections == (31u << 17) / HOST_SECTION);
+    take_back();
+    fake_memory(300);
+    host_offer(HOST_RELID, 0, 1);
+    fake_run(LONG);
+    CHECK(!client.nic && fake_counter("idle") == 2);
+    check_all_freed();
+    fake_memory(1024);
+    fake_run(20 * TIME_S);
+    check_works();
+    take_back();
+}
+CHILD_TEST(test_short_memory)
 
 // An offer that there is no memory for: the rescind is answered all the same.
 static void child_test_offer_without_memory(void)
@@ -500,6 +533,7 @@ int main(void)
         cmocka_unit_test(test_rescind_of_a_subchannel_after_each_message),
         cmocka_unit_test(test_memory_refused),
         cmocka_unit_test(test_memory_refused_and_rescind),
+        cmocka_unit_test(test_short_memory),
         cmocka_unit_test(test_offer_without_memory),
         cmocka_unit_test(test_room_when_another_goes),
         cmocka_unit_test(test_waiting_device_goes),
