@@ -61,7 +61,7 @@ static bool add_firmware_ranges(void)
     return info;
 }
 
-static void *take_pages(size_t count)
+void *page_alloc_raw(size_t count)
 {
     bool enabled = lock(&pool_lock);
     void *pages = (void *)page_pool_take(&pool, count);
@@ -74,7 +74,7 @@ static void *take_pages(size_t count)
 
 void *page_alloc(size_t count)
 {
-    void *pages = take_pages(count);
+    void *pages = page_alloc_raw(count);
 
     if (pages)
         memset(pages, 0, count * PAGE_SIZE);
@@ -118,7 +118,7 @@ void *heap_alloc(size_t size)
 {
     if (!heap.take_pages) {
         heap.owner = core_id();
-        heap.take_pages = take_pages;
+        heap.take_pages = page_alloc_raw;
         heap.give_pages = give_pages;
     }
     return heap_take(&heap, size);

@@ -12,7 +12,11 @@
 // `count` physically contiguous, zeroed pages, or NULL. Any core; not from an interrupt handler.
 void *page_alloc(size_t count);
 
-// Gives back exactly what page_alloc(count) returned. Any core.
+// The same, but not zeroed: for buffers that are written before they are read. Where there are many
+// pages, and fresh ones at that, zeroing takes milliseconds.
+void *page_alloc_raw(size_t count);
+
+// Gives back exactly what page_alloc(count) or page_alloc_raw(count) returned. Any core.
 void page_free(void *pages, size_t count);
 
 // `size` bytes (1..65536 and a bit; bigger ones go to page_alloc), 16 byte aligned, or NULL.

@@ -201,7 +201,7 @@ static bool update_host(unsigned index)
         tables_set++;
     else if (error == -EBUSY || error == -ETIMEDOUT)
         event_set(&moved); // once more, after a while
-    else if (tables_refused++ == 0)
+    else if (error != -ENODEV && tables_refused++ == 0)
         log_warn("net: nic%u: the host does not take a table (%d); its flows are handed on", index,
                  error);
     return error == 0;

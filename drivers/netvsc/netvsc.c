@@ -60,7 +60,7 @@ static uint32_t buffer_alloc(uint32_t bytes, uint8_t **memory)
 
     for (; bytes >= least; bytes /= 2) {
         uint32_t pages = bytes / PAGE_SIZE;
-        *memory = nic_memory_fits(pages) ? shared_alloc(pages) : NULL;
+        *memory = nic_memory_fits(pages) ? shared_alloc_raw(pages) : NULL;
         if (*memory)
             return pages;
     }

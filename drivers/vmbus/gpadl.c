@@ -134,6 +134,11 @@ void *shared_alloc(uint32_t pages)
     return page_alloc(pages);
 }
 
+void *shared_alloc_raw(uint32_t pages)
+{
+    return page_alloc_raw(pages);
+}
+
 void shared_free(void *memory, uint32_t pages, bool leaked)
 {
     if (!memory)

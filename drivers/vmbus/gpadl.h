@@ -30,4 +30,5 @@ int gpadl_destroy(struct vmbus_device *device, struct gpadl *gpadl);
 
 // Pages for sharing, and giving them back only if the host has let go of them.
 void *shared_alloc(uint32_t pages);
+void *shared_alloc_raw(uint32_t pages); // not zeroed
 void shared_free(void *memory, uint32_t pages, bool leaked);

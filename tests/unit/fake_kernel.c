@@ -78,15 +78,22 @@ static bool refused(void)
     return allocations >= refuse_from && allocations < refuse_to;
 }
 
-void *page_alloc(size_t count)
+void *page_alloc_raw(size_t count)
 {
     void *p = refused() ? NULL : aligned_alloc(PAGE_SIZE, count * PAGE_SIZE);
 
     if (!p)
         return NULL;
-    memset(p, 0, count * PAGE_SIZE);
+    memset(p, 0xa5, count * PAGE_SIZE);
     pages_live += count;
     return p;
+}
+
+void *page_alloc(size_t count)
+{
+    void *p = page_alloc_raw(count);
+
+    return p ? memset(p, 0, count * PAGE_SIZE) : NULL;
 }
 
 void page_free(void *pages, size_t count)
