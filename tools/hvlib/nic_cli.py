@@ -32,7 +32,7 @@ def _action(actions, name, text, nic=True, **more):  # pylint: disable=redefined
     action = actions.add_parser(name, help=text, **more)
     if nic:
         action.add_argument("nic", metavar="NIC", help="its name as in `hv nic list`: nic0 is the first")
-    action.add_argument("--name", help=WHICH)
+    action.add_argument("--name", "--vm", help=WHICH)
     return action
 
 
