@@ -193,6 +193,16 @@ static void untag(RxFrame *frame)
     frame->vnet.csum_start -= 4;
 }
 
+/* The frame in memory of our own. */
+static void make_private(HvNet *s, RxFrame *frame)
+{
+    if (frame->data < s->scratch ||
+        frame->data >= s->scratch + HV_NET_FRAME_MAX) {
+        memcpy(s->scratch, frame->data, frame->bytes);
+        frame->data = s->scratch;
+    }
+}
+
 /* With a tiny MSS several pieces share a section, which holds up to an MTU. */
 static bool prepare_large(HvNet *s, RxFrame *frame)
 {
@@ -237,7 +247,8 @@ static bool prepare(HvNet *s, const struct iovec *iov, int count,
     frame->data = (uint8_t *)iov[0].iov_base + skip;
     tagged = iov[0].iov_len >= skip + ETH_HLEN &&
              lduw_be_p(frame->data + 12) == ETH_P_VLAN;
-    if (count > 1 || tagged || open_csum) {
+    /* a large one is only read, unless its checksum has to be completed */
+    if (count > 1 || tagged || (open_csum && !frame->large)) {
         iov_to_buf(iov, count, skip, s->scratch, frame->bytes);
         frame->data = s->scratch;
         tagged = lduw_be_p(frame->data + 12) == ETH_P_VLAN;
@@ -502,6 +513,7 @@ static bool deliver(HvNet *s, HvNetBackend *backend, VMBusChannel *chan,
         return false;
     }
     if (!((frame->gso.ipv6 ? on->tcp_v6 : on->tcp_v4) & HV_NET_CSUM_RX)) {
+        make_private(s, frame);
         complete_csum(frame->data, frame->bytes, &frame->vnet);
         frame->partial = false;
     }
