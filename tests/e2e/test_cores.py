@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from dunlin import address, check_iperf, memory, stats, wait_for, wait_memory
+from dunlin import address, memory, stats, wait_for, wait_memory
+from hvlib import iperf
 
 LOAD = Path(__file__).with_name("echo_load.py")
 CONFIG = "[services]\necho = on\ndiscard = on\n"
@@ -116,13 +117,17 @@ def test_thousand_connections(vm, tapnet):
     wait_memory(vm, before)
 
 
-def test_iperf(vm, tapnet):
-    """Streams on all cores, one result, no core with much more than its share."""
+@pytest.mark.parametrize("options, counter, most", [((), "rx_bytes", 1.5), (("-R",), "tx_bytes", 2)],
+                         ids=["to-guest", "from-guest"])
+def test_iperf(vm, tapnet, options, counter, most):
+    """Streams on all cores, one result, no core with much more than its share. What a core sends also
+    depends on when its vCPU runs, and this machine may have fewer CPUs."""
     before = nic(vm)["cores"]
-    check_iperf(vm, "-P", 64, seconds=2, host=address(vm), port=5201, prefix=tapnet.command())
-    loads = [numbers["rx_bytes"] - before[core]["rx_bytes"]
+    report = iperf.client(address(vm), "-t", 2, "-P", 64, *options, prefix=tapnet.command())
+    assert len(report.streams) == 64 and all(report.streams), report.streams
+    loads = [numbers[counter] - before[core][counter]
              for core, numbers in nic(vm)["cores"].items()]
-    assert max(loads) * len(loads) <= sum(loads) * 1.5, loads
+    assert max(loads) * len(loads) <= sum(loads) * most, loads
 
 
 def test_connect_out(vm, tapnet):
