@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // See link.h. lwIP does DHCP's INIT-REBOOT, the gratuitous ARP and the question for routers when a link
-// comes up; the rest is here: forgetting neighbours, asking for duplicates, and time that passed unseen.
+// comes up; the rest is here: forgetting neighbours, asking for duplicates, and all of it after a pause.
 #include "net/link.h"
-
-#include <string.h>
 
 #include "kernel/core.h"
 #include "kernel/log.h"
@@ -15,15 +13,11 @@
 #include "lwip/inet_chksum.h"
 #include "lwip/ip6.h"
 #include "lwip/priv/nd6_priv.h"
-#include "lwip/prot/dhcp.h"
 #include "lwip/prot/nd6.h"
-#include "lwip/timeouts.h"
 #include "net/interface.h"
 #include "net/net.h"
 
-#define ANSWER_TIME TIME_S     // for a host with the same address to say so (RFC 4862)
-#define LOOK 60000             // ms: how often it is looked whether time jumped,
-#define JUMP (2 * TIME_S * 60) // and what is one
+#define ANSWER_TIME TIME_S // for a host with the same address to say so (RFC 4862)
 
 // ---- Neighbours ----
 
@@ -131,23 +125,4 @@ void net_revalidate(uint64_t missed)
         netif_set_link_up(&i->netif);
         ask_for_duplicates(i);
     }
-}
-
-// lwIP's timers run once, however late they are.
-static void look_at_time(void *arg)
-{
-    static uint64_t last;
-    uint64_t now = time_now(), passed = last ? now - last : 0;
-    last = now;
-    if (passed > JUMP) {
-        log_info("net: %u s passed at once, addresses are made sure of",
-                 (unsigned)(passed / TIME_S));
-        net_revalidate(passed);
-    }
-    sys_timeout(LOOK, look_at_time, arg);
-}
-
-void link_start(void)
-{
-    look_at_time(NULL);
 }

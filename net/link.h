@@ -6,14 +6,10 @@
 #include <stdbool.h>
 
 struct interface;
-struct netif;
-
-// Core 0, once.
-void link_start(void);
 
 // The link is up, or down. Every core.
 void link_changed(struct interface *interface, bool up);
 
-// Somebody announces an address that we have (index of netif's). True: lwIP's neighbour discovery should
+// Somebody announces an IPv6 address that we have. True: lwIP's neighbour discovery should
 // know, because we have just asked. Core 0.
 bool link_asked6(struct interface *interface);

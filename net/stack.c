@@ -32,7 +32,6 @@
 #include "net/hooks.h"
 #include "net/interface.h"
 #include "net/ip6_input.h"
-#include "net/link.h"
 #include "net/net.h"
 #include "net/options.h"
 #include "net/route.h"
@@ -401,7 +400,6 @@ void net_start(void)
     manage_start();
     ip6_input_start();
     stack_start();
-    link_start();
     if (core_count() > 1)
         steer_start();
     for (unsigned core = 1; core < core_count(); core++)

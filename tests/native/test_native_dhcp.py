@@ -2,6 +2,7 @@
 """Addresses that change while the network stack runs, built for Linux with sanitizers: what a DHCP server
 says, what the host asks for, and cables that lead to another network than before."""
 
+import contextlib
 import os
 import re
 import socket
@@ -265,3 +266,54 @@ def test_address6_taken_meanwhile():
             assert "2001:db8:77::2" not in report(native)
     finally:
         native.close()
+
+
+def serve(native, sock, options, offered="10.77.0.60"):
+    """Answers a question of the program as a DHCP server that says these options, too."""
+    while True:
+        frame = sock.recv(2048)
+        if frame[6:12] == MAC and frame[23] == 17 and frame[36:38] == struct.pack("!H", 67):
+            break
+    question = frame[42:]
+    kind = question[question.index(b"\x35\x01", 236) + 2]
+    text = (b"\x02\x01\x06\0" + question[4:8] + bytes(8) + socket.inet_aton(offered) + bytes(8) +
+            question[28:44] + bytes(192) + b"\x63\x82\x53\x63\x35\x01" +
+            bytes([{1: 2, 3: 5}[kind]]) + b"\x36\x04" + socket.inet_aton(HERE) +
+            b"\x33\x04\0\0\x0e\x10\x01\x04\xff\xff\xff\0" + options + b"\xff")
+    datagram = struct.pack("!HHHH", 67, 68, 8 + len(text), 0) + text
+    header = struct.pack("!BBHHHBBH4s4s", 0x45, 0, 20 + len(datagram), 1, 0, 64, 17, 0,
+                         socket.inet_aton(HERE), socket.inet_aton(offered))
+    header = header[:10] + struct.pack("!H", checksum(header)) + header[12:]
+    sock.send(MAC + bytes([2, 9, 9, 9, 9, 9]) + b"\x08\x00" + header + datagram)
+    return kind
+
+
+@pytest.mark.parametrize("options, mtu, dns", [
+    (b"\x1a\x01\x05\x06\x03\x0a\x4d\x00", 1500, ""),
+    (b"\x1a\x02\x00\x44\x06\x00", 1500, ""),
+    (b"\x1a\x02\x02\x3f\x06\x05\x01\x02\x03\x04\x05", 1500, " 1.2.3.4"),
+    (b"\x1a\x02\x02\x40\x06\x10" + bytes(range(1, 17)), 576, " 1.2.3.4 5.6.7.8 9.10.11.12"),
+    (b"\x1a\x04\x05\xdc\x05\xdc\x1a\x02\x04\xb0", 1200, ""),
+    (b"\x06\x08\x01\x02\x03\x04\x1a\x02\x04\xb0", 1500, " 1.2.3.4 26.2.4.176"),
+    (b"\x06\xff\x01\x02", 1500, None),
+], ids=["short", "tiny", "least-but-one", "least", "twice", "one-in-the-other", "beyond-the-end"])
+def test_nonsense_from_a_server(native, options, mtu, dns):
+    def sniff():
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x800))
+        sock.bind(("tap0", 0))
+        sock.settimeout(10)
+        return sock
+    with native.enter(sniff) as sock:
+        native.type("revalidate 0")  # the first question may have been before we listened
+        if dns is None:  # such an answer is none
+            assert serve(native, sock, options) == serve(native, sock, options) == 1
+            return
+        sock.settimeout(1)
+        end = time.monotonic() + 20
+        while b"address 10.77.0.60/24" not in native.log:
+            assert time.monotonic() < end
+            with contextlib.suppress(TimeoutError):
+                serve(native, sock, options)
+            native.read()
+        assert report(native).endswith(f" dns{dns}")
+        assert report(native).startswith(f"up dhcp mtu {mtu} ")

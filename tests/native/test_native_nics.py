@@ -304,3 +304,23 @@ def test_two_on_one_link():
             sock.close()
     finally:
         native.close()
+
+
+def test_address_of_all_is_for_one():
+    """[net]'s address goes to the first NIC that comes while no other has it; others ask DHCP."""
+    native = Native("--cores", 2, taps=2)
+    try:
+        objects = native.objects()
+        native.type("report")
+        native.wait_log(rb"report: nic0 up static mtu 1500 address 10.77.0.2 ")
+        native.wait_log(rb"report: nic1 up dhcp mtu 1500 address 0.0.0.0 ")
+        for gone, back in (([0], 0), ([0, 1], 1)):
+            start = len(native.log)
+            for number in gone:
+                native.type(f"remove {number}")
+            native.type(f"add {back}")
+            native.wait_log(rf"net: nic{back}: address 10.77.0.2/24".encode(), start=start)
+        native.type("remove 1")
+        native.wait_objects(objects, 20)
+    finally:
+        native.close()
