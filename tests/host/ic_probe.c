@@ -1,8 +1,8 @@
 /*
- * Tries the emulated host's integration components from below: an EFI program that is a correct guest
- * where it has to be and breaks one rule at a time, and says on COM1 what came of it, one line
- * "probe: NAME: RESULT" each. Started by test_ic_probe.py, which knows the right results; ends by
- * powering the machine off.
+ * Tries the emulated host's integration components from below, and its time when the TSC changes: an
+ * EFI program that is a correct guest where it has to be and breaks one rule at a time, and says on
+ * COM1 what came of it, one line "probe: NAME: RESULT" each. Started by test_ic_probe.py, which knows
+ * the right results; ends by powering the machine off.
  *
  * Runs on the boot processor with interrupts off and the firmware's identity mapping.
  *
@@ -14,7 +14,10 @@
 #define PACKET_WORDS 700
 #include "probe_vmbus.h"
 
-#define LATE (700 * MS) /* the heartbeat's time-out, set by the test, is 500 ms */
+#define LATE (700 * MS)         /* the heartbeat's time-out, set by the test, is 500 ms */
+#define MOVES 2                 /* of the test's doing ... */
+#define MOVES_TIME (30000 * MS) /* ... within this */
+#define SILENCE (12000 * MS)    /* after 10 s the host has lost contact */
 
 enum { SHUTDOWN, HEARTBEAT, TIMESYNC, KVP, SERVICES };
 
@@ -156,6 +159,11 @@ static void try_heartbeat(void)
     p.body[BODY]++;
     put_answer(&p);
     say_truth("beat after a late answer", take_request(2 * PATIENCE));
+    say("silence", "begins");
+    wait_until(now() + SILENCE);
+    while (take_request(0)) {
+    }
+    say_truth("beat after silence", take_request(2 * PATIENCE));
     p = answer();
     put_answer(&p);
     say_truth("beat after a wrong one", take_request(3 * PATIENCE / 2));
@@ -196,6 +204,57 @@ static void try_kvp(void)
         put_answer(&p);
     }
     say_truth("and goes on", take_request(PATIENCE));
+}
+
+/* --- A TSC of another frequency ----------------------------------------- */
+
+struct tsc_page {
+    uint32_t sequence, reserved;
+    uint64_t scale;
+    int64_t offset;
+};
+
+static uint64_t read_tsc(void)
+{
+    uint32_t low, high;
+
+    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high) : : "memory");
+    return (uint64_t)high << 32 | low;
+}
+
+/* The test changes the TSC meanwhile: page and MSR agree at each moment, and time never goes back. */
+static void try_moves(void)
+{
+    const volatile struct tsc_page *page = (const volatile struct tsc_page *)TSC_PAGE;
+    uint64_t end, last = 0, wrong = 0, back = 0, sequences = 0;
+    uint32_t known = 0;
+    int invalid = 0;
+
+    write_msr(MSR_REFERENCE_TSC, page_msr(TSC_PAGE));
+    say("moves", "begin");
+    end = now() + MOVES_TIME;
+    while (now() < end && sequences <= MOVES) {
+        uint32_t sequence = page->sequence;
+        uint64_t before = now(), scale = page->scale, tsc = read_tsc(), time;
+        int64_t offset = page->offset;
+        uint64_t after = now();
+
+        invalid |= !sequence;
+        back += before < last;
+        last = after;
+        if (!sequence || page->sequence != sequence) {
+            continue;
+        }
+        time = (uint64_t)((unsigned __int128)tsc * scale >> 64) + (uint64_t)offset;
+        wrong += time < before || time > after;
+        sequences += sequence != known;
+        known = sequence;
+    }
+    say_truth("page is invalid for a moment", invalid);
+    say_number("pages", sequences);
+    say_number("page and MSR disagree", wrong);
+    say_number("time goes back", back);
+    write_msr(MSR_REFERENCE_TSC, 0);
 }
 
 /* --- Set-up ------------------------------------------------------------- */
@@ -245,6 +304,8 @@ EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system)
     try_heartbeat();
     try_timesync();
     try_kvp();
+    channel_close();
+    try_moves();
     send_message((const uint32_t[]){UNLOAD, 0}, 2);
     say_truth("end", await_message() == UNLOAD_RESPONSE);
     write_msr(MSR_SIMP, 0);

@@ -1,11 +1,14 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """The rules of the integration components (tools/hyperv-host/RULES.md), each broken by an EFI program
-(ic_probe.c): what the guest gets for it, and that the host names the rule."""
+(ic_probe.c): what the guest gets for it, and that the host names the rule. And time, while the guest
+moves to hosts with another TSC."""
 
 import re
+import time
 
 import pytest
 
+from hvlib import ic
 from support import ROOT, make
 
 # Name of the trial: (result, rule that the host must name in its log). "fatal": the channel is not
@@ -34,6 +37,8 @@ EXPECTED = {
     "beat": ("yes", "ic-transaction"),
     "beat after two seconds": ("yes", "ic-unasked"),
     "beat after a late answer": ("yes", "ic-late"),
+    "silence": ("begins", None),
+    "beat after silence": ("yes", None),
     "beat after a wrong one": ("no", "ic-heartbeat"),
     "beat with application 4": ("fatal", "ic-heartbeat"),
     "beat of eight bytes": ("fatal", "ic-heartbeat"),
@@ -44,6 +49,11 @@ EXPECTED = {
     "pair cut off": ("fatal", "ic-kvp"),
     "host introduces itself": ("0x301", None),
     "and goes on": ("yes", None),
+    "moves": ("begin", None),
+    "page is invalid for a moment": ("yes", None),
+    "pages": ("0x3", None),
+    "page and MSR disagree": ("0x0", None),
+    "time goes back": ("0x0", None),
     "end": ("yes", None),
 }
 RULES = sorted({rule for _, rule in EXPECTED.values() if rule})
@@ -60,6 +70,17 @@ def test_rules(boot):
     make("-f", "tests/host/host.mk")
     vm = boot.start(efi=ROOT / "build" / "test" / "ic_probe.efi", direct=True, vcpus=1, memory=128,
                     nics=[], ic_opts=["heartbeat,reply-timeout-ms=500"])
+    vm.wait_console(r"^probe: silence: begins", 90)
+    assert ic.stats(vm, "heartbeat")["contact"] == "ok"
+    deadline = time.monotonic() + 30
+    while ic.stats(vm, "heartbeat")["contact"] != "lost":
+        assert time.monotonic() < deadline, "contact was not lost"
+        time.sleep(0.2)
+    vm.wait_console(r"^probe: moves: begin", 90)
+    for factor in (3, 1):
+        khz = vm.qmp("qom-get", path="/machine/hyperv", property="tsc-khz")
+        ic.migrate(vm, khz * factor // 2, downtime=0.2)
+        time.sleep(1)
     assert vm.wait_exit(90) == "guest-shutdown"
 
     results = dict(re.findall(r"^probe: (.*): (\S+)$", vm.console(), re.MULTILINE))
