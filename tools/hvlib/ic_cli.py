@@ -37,7 +37,7 @@ def add_parsers(commands):
 def _command(commands, name, text, epilog=None):
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".",
                                   epilog=epilog)
-    command.add_argument("--name", help=WHICH)
+    command.add_argument("--name", "--vm", help=WHICH)
     return command
 
 
@@ -70,7 +70,7 @@ def _add_kvp(commands):
 
     def action(parent, name, text):
         parser = parent.add_parser(name, help=text)
-        parser.add_argument("--name", help=WHICH)
+        parser.add_argument("--name", "--vm", help=WHICH)
         return parser
 
     def pool(parser, default):
