@@ -419,6 +419,8 @@ static void take_reply(struct nic *nic, const uint8_t *message, uint32_t length)
 static void link_change(struct nic *nic, bool up)
 {
     nic->control.link = up;
+    if (!up)
+        nic->control.link_flapped = true; // even if it is up again before that is looked at
     device_work(nic->device);
 }
 

@@ -317,8 +317,11 @@ static void up_failed(const struct nic *nic, int error)
 static int nic_up(struct nic *nic)
 {
     for (; nic->steps < STEPS; nic->steps++) {
-        log_debug("%s: %s", nic->info.name, steps[nic->steps].name);
+        uint64_t began = time_now();
         int r = steps[nic->steps].up(nic);
+
+        log_debug("%s: %s: %u us", nic->info.name, steps[nic->steps].name,
+                  (unsigned)((time_now() - began) / TIME_US));
         if (r) {
             up_failed(nic, r);
             return r;

@@ -576,7 +576,8 @@ void host_send_table(uint32_t count, uint32_t offset, uint32_t at, uint32_t byte
     host_put(PACKET_INBAND, 0, 0, NULL, 0, m, bytes);
 }
 
-void host_indicate(uint32_t type, uint32_t status, uint32_t offset, uint32_t data)
+void host_indicate_at(uint32_t section, uint32_t type, uint32_t status, uint32_t offset,
+                      uint32_t data)
 {
     struct {
         struct rndis_indicate head;
@@ -586,10 +587,15 @@ void host_indicate(uint32_t type, uint32_t status, uint32_t offset, uint32_t dat
             .buffer_length = 4,
             .buffer_offset = offset},
            data};
-    uint32_t range[2] = {0, sizeof(m)};
+    uint32_t range[2] = {section * HOST_SECTION, sizeof(m)};
 
-    memcpy(host_receive_buffer(), &m, sizeof(m));
-    host_transfer(9, range, 1);
+    memcpy(host_receive_buffer() + range[0], &m, sizeof(m));
+    host_transfer(9 + section, range, 1);
+}
+
+void host_indicate(uint32_t type, uint32_t status, uint32_t offset, uint32_t data)
+{
+    host_indicate_at(0, type, status, offset, data);
     fake_run(0);
 }
 

@@ -128,3 +128,7 @@ void host_send_table(uint32_t count, uint32_t offset, uint32_t at, uint32_t byte
 // An RNDIS message that nobody asked for: RNDIS_INDICATE with a status and 4 bytes of data, or any other
 // type of that shape. The guest has looked at it when this returns.
 void host_indicate(uint32_t type, uint32_t status, uint32_t offset, uint32_t data);
+
+// The same, in that section, and not looked at yet.
+void host_indicate_at(uint32_t section, uint32_t type, uint32_t status, uint32_t offset,
+                      uint32_t data);

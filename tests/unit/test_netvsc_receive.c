@@ -240,6 +240,11 @@ static void child_test_indications(void)
     CHECK(client.links == 3 && nic_info(client.nic)->link_up);
     host_indicate(RNDIS_INDICATE, RNDIS_STATUS_NETWORK_CHANGE, 12, 0);
     CHECK(client.links == 5 && nic_info(client.nic)->link_up);
+    host_indicate_at(0, RNDIS_INDICATE, RNDIS_STATUS_MEDIA_DISCONNECT, 12,
+                     0); // too short to be seen
+    host_indicate_at(1, RNDIS_INDICATE, RNDIS_STATUS_MEDIA_CONNECT, 12, 0);
+    fake_run(0);
+    CHECK(client.links == 7 && nic_info(client.nic)->link_up);
     host_indicate(RNDIS_INDICATE, RNDIS_STATUS_LINK_SPEED_CHANGE, 12, 10000000);
     CHECK(nic_info(client.nic)->speed_bps == 1000000000);
     static const uint32_t bad[] = {0, 11, 13, 17, 0x7fffffff, 0xffffffff};
