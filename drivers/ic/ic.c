@@ -11,9 +11,11 @@
 #include "kernel/alloc.h"
 #include "kernel/console.h"
 #include "kernel/log.h"
+#include "kernel/time.h"
 
 #define RING_BYTES (4 * PAGE_SIZE) // each way, with the header page
 #define MESSAGE_BYTES (IC_MESSAGE_PAGES * PAGE_SIZE)
+#define FIRST_THE_NICS (300 * TIME_MS) // at boot everything is offered at once
 
 const struct ic_client *ic_client;
 
@@ -172,6 +174,14 @@ static bool poll(void *ctx)
     return false;
 }
 
+bool ic_answer_read(struct ic_service *s)
+{
+    struct ring_out *ring = &s->channel.out;
+
+    return !s->device || s->channel.state != CHANNEL_OPEN ||
+           ring_out_free(ring, ring->size) == ring->size;
+}
+
 static void flush(void *ctx)
 {
     struct ic_service *s = ctx;
@@ -197,13 +207,20 @@ static int probe(struct vmbus_device *device)
 
     if (s->device)
         return -ENOSPC; // there is one of each; tried again when that has gone
-    s->message = page_alloc(IC_MESSAGE_PAGES);
-    if (!s->message)
-        return -ENOMEM;
     s->device = device;
+    int r = device_wait(device, &(struct event){0}, FIRST_THE_NICS);
+    if (r == -ENODEV) {
+        s->device = NULL;
+        return r;
+    }
+    s->message = page_alloc(IC_MESSAGE_PAGES);
+    if (!s->message) {
+        s->device = NULL;
+        return -ENOMEM;
+    }
     s->reply_size = 0;
     s->agreed = false;
-    int r = channel_open(&s->channel, device, 0, RING_BYTES, &ops, s);
+    r = channel_open(&s->channel, device, 0, RING_BYTES, &ops, s);
     if (r) {
         page_free(s->message, IC_MESSAGE_PAGES);
         s->device = NULL;

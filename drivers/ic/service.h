@@ -42,3 +42,6 @@ extern struct ic_service ic_timesync_service;
 extern struct ic_service ic_kvp_service;
 
 extern const struct ic_client *ic_client;
+
+// The host has read all that it was told, or never will.
+bool ic_answer_read(struct ic_service *s);

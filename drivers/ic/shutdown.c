@@ -6,6 +6,7 @@
 
 #include "drivers/ic/service.h"
 #include "drivers/ic/utf16.h"
+#include "kernel/fiber.h"
 #include "kernel/log.h"
 #include "kernel/power.h"
 #include "kernel/time.h"
@@ -17,7 +18,8 @@ static struct {
     uint32_t timeout; // seconds, 0: not said
 } wish;
 
-#define TEXT_MAX 128 // of a reason that is longer, or no ASCII, nothing is said
+#define HEAR_WAIT (200 * TIME_MS) // for the host to read its answer
+#define TEXT_MAX 128              // of a reason that is longer, or no ASCII, nothing is said
 
 static uint32_t shut_down(struct ic_message *m)
 {
@@ -44,12 +46,24 @@ static uint32_t shut_down(struct ic_message *m)
     return IC_OK;
 }
 
+// The end closes the channel; what the host has not read by then it never hears.
+static void end_fiber(void *arg)
+{
+    uint64_t deadline = time_now() + HEAR_WAIT;
+
+    (void)arg;
+    while (!ic_answer_read(&ic_shutdown_service) && time_now() < deadline)
+        fiber_sleep(TIME_MS);
+    power_end(wish.end, wish.forced, wish.timeout * TIME_S);
+}
+
 static void begin(void)
 {
     if (!wish.asked)
         return;
     wish.asked = false;
-    power_end(wish.end, wish.forced, wish.timeout * TIME_S);
+    if (fiber_spawn("shutdown", end_fiber, NULL) != 0)
+        power_end(wish.end, wish.forced, wish.timeout * TIME_S);
 }
 
 struct ic_service ic_shutdown_service = {

@@ -42,10 +42,11 @@ def utc(vm):
 
 
 def check_clock(vm):
-    """The guest's clock is the host's (as far as a command on the console can tell)."""
+    """The guest's clock is the host's, as far as can be told: a command on the console takes its time,
+    and so does a message that does not say when it was sent (timesync before 4.0)."""
     before = ic.host_time(vm)
     now = utc(vm)
-    assert before - datetime.timedelta(seconds=0.1) < now < ic.host_time(vm), before
+    assert before - datetime.timedelta(seconds=1) < now < ic.host_time(vm), before
 
 
 def check_heartbeat(vm):
@@ -204,12 +205,13 @@ def test_pause(vm, tapnet):
 
 
 def test_move_to_another_host(vm, tapnet):
-    """The TSC runs at another rate: reference time does not."""
-    run_through(vm, tapnet, lambda: ic.migrate(vm))
+    """The TSC runs at twice the rate: reference time does not."""
+    khz = vm.qmp("qom-get", path="/machine/hyperv", property="tsc-khz")
+    run_through(vm, tapnet, lambda: ic.migrate(vm, 2 * khz))
     guest, here = stats(vm)["uptime_ms"], time.monotonic()
     time.sleep(2)
     passed = (stats(vm)["uptime_ms"] - guest) / 1000 / (time.monotonic() - here)
-    assert 0.9 < passed < 1.05, passed
+    assert 0.7 < passed < 1.4, passed
     check_clock(vm)
 
 

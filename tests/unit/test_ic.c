@@ -134,6 +134,30 @@ uint64_t time_now(void)
     return now;
 }
 
+static void (*fiber)(void *arg);
+static bool fibers_fail, rescinded;
+
+int fiber_spawn(const char *name, void (*fn)(void *arg), void *arg)
+{
+    (void)name, (void)arg;
+    if (fibers_fail)
+        return -ENOMEM;
+    fiber = fn;
+    return 0;
+}
+
+void fiber_sleep(uint64_t duration)
+{
+    now += duration;
+}
+
+int device_wait(struct vmbus_device *device, struct event *event, uint64_t timeout)
+{
+    (void)device, (void)event;
+    now += timeout;
+    return rescinded ? -ENODEV : -ETIMEDOUT;
+}
+
 static struct {
     uint64_t utc, at;
     bool sync;
@@ -462,6 +486,9 @@ static void test_one_of_each(void **state)
     open_fails = true;
     assert_int_equal(ic_kvp_service.driver.probe(&second), -EIO);
     open_fails = false;
+    rescinded = true;
+    assert_int_equal(ic_kvp_service.driver.probe(&second), -ENODEV);
+    rescinded = false;
     assert_int_equal(pages, 0);
     come(&ic_kvp_service); // nothing of the failure is left
     go();
@@ -497,11 +524,12 @@ static void test_heartbeat(void **state)
 
 static void test_time(void **state)
 {
-    struct ic_timesync t = {.host_time = IC_UNIX_EPOCH + 5, .reference = now - 3};
+    struct ic_timesync t = {.host_time = IC_UNIX_EPOCH + 5};
     struct ic_timesync_old old = {.host_time = IC_UNIX_EPOCH + 9, .flags = IC_TIME_SAMPLE};
 
     (void)state;
     ready(&ic_timesync_service, 4);
+    t.reference = now - 3;
     t.flags = IC_TIME_SYNC;
     assert_int_equal(ask(IC_TIMESYNC, &t, sizeof(t)), IC_OK);
     assert_int_equal(taken.utc, 5);
@@ -546,8 +574,12 @@ static void test_shutdown(void **state)
         for (s.flags = 0; s.flags < 4; s.flags++) {
             orders = 0;
             assert_int_equal(ask(IC_SHUTDOWN, &s, sizeof(s)), IC_OK);
-            assert_int_equal(orders, 2);
+            assert_int_equal(orders, 1);
             assert_string_equal(order[0], "signal"); // the answer first
+            uint64_t then = now;
+            fiber(NULL);
+            assert_int_equal(now, then); // it is read
+            assert_int_equal(orders, 2);
             assert_string_equal(order[1], "end");
             assert_int_equal(ended.end, s.flags < 2 ? POWER_OFF : POWER_RESTART);
             assert_int_equal(ended.forced, s.flags & 1);
@@ -564,6 +596,39 @@ static void test_shutdown(void **state)
         assert_int_equal(orders, 1);
         go();
     }
+}
+
+// What is read late, or never, or when the device has gone, is not waited for for ever.
+static void test_shutdown_answer_not_read(void **state)
+{
+    static const struct ic_version version = {3, 2};
+    static struct ic_shutdown s;
+
+    (void)state;
+    for (unsigned gone = 0; gone < 2; gone++) {
+        come(&ic_shutdown_service);
+        assert_true(negotiate(both, 2, &version, 1));
+        prepare(IC_SHUTDOWN, &s, sizeof(s));
+        put(PACKET_INBAND, &message, sizeof(message.header) + sizeof(s));
+        turn();
+        orders = 0;
+        if (gone)
+            go();
+        uint64_t then = now;
+        fiber(NULL);
+        assert_in_range(now - then, gone ? 0 : 200 * TIME_MS, gone ? 0 : 201 * TIME_MS);
+        assert_int_equal(orders, 1);
+        if (!gone)
+            go();
+    }
+    come(&ic_shutdown_service);
+    assert_true(negotiate(both, 2, &version, 1));
+    fibers_fail = true;
+    orders = 0;
+    assert_int_equal(ask(IC_SHUTDOWN, &s, sizeof(s)), IC_OK);
+    assert_string_equal(order[1], "end");
+    fibers_fail = false;
+    go();
 }
 
 // Key-value pairs.
@@ -873,6 +938,7 @@ int main(void)
         cmocka_unit_test(test_heartbeat),
         cmocka_unit_test(test_time),
         cmocka_unit_test(test_shutdown),
+        cmocka_unit_test(test_shutdown_answer_not_read),
         cmocka_unit_test(test_pools),
         cmocka_unit_test(test_odd_pairs),
         cmocka_unit_test(test_pools_are_bounded),
