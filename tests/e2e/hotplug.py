@@ -64,7 +64,7 @@ class Rounds:
 
 def check_whole(vm, before):
     """All memory is back, all sections are with whom they belong to, and a NIC may come and serve."""
-    wait_memory(vm, before, timeout=60)
+    wait_memory(vm, before)
     vmbus = stats(vm)["vmbus"]
     assert vmbus["leaked_pages"] == vmbus["leaked_requests"] == 0, vmbus
     assert vm.stats()["devices"]["nic0"]["rx_sections_outstanding"] == 0
