@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // dunlin.conf: which keys there are, what each may say, what happens otherwise. The syntax is
-// inih's ([section], key = value, ; or # comments). What then counts for a NIC is config_nic.c's. Called once at start-up; a pure function but
-// for the global `config`, so the unit tests run it too.
+// inih's ([section], key = value, ; or # comments). What then counts for a NIC is config_nic.c's.
+// Called once at start-up; a pure function but for the global `config`, so the unit tests run it too.
 #include "kernel/config.h"
 
 #include <ini.h>

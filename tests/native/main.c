@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The kernel's services for net/ on Linux, and the program: starts the stack on a TAP device and runs
 // its loop. On standard input it takes the commands `stats`, `remove NIC`, `add NIC`, `up NIC`,
-// `down NIC`, `wish CORE`, `report`, `configure NIC dhcp|ADDRESS/PREFIX|IPV6-ADDRESS ...`, `revalidate SECONDS`
-// and those that net/ adds.
+// `down NIC`, `wish CORE`, `end STEP`, `report`, `configure NIC dhcp|ADDRESS/PREFIX|IPV6-ADDRESS ...`,
+// `revalidate SECONDS` and those that net/ adds.
 #include <arpa/inet.h>
 #include <getopt.h>
 #include <malloc.h>
