@@ -101,16 +101,16 @@ bool utc_take(uint64_t utc, uint64_t at, bool sync)
     }
     int64_t offset = (int64_t)(utc - at);
     int64_t by = now_is.offset ? offset - (int64_t)(utc_at(now) - now) : 0;
+    bool far = by > SUSPICIOUS || by < -SUSPICIOUS;
+    bool again = far && suspicion && by - suspicion <= AGREE && suspicion - by <= AGREE;
     samples++;
-    if (sync || !now_is.offset) {
+    if (sync || !now_is.offset || again) {
         step(now, offset, by);
-    } else if (by <= SUSPICIOUS && by >= -SUSPICIOUS) {
+    } else if (far) {
+        suspicion = by;
+    } else {
         suspicion = 0;
         set(now, offset - by, by);
-    } else if (suspicion && by - suspicion <= AGREE && suspicion - by <= AGREE) {
-        step(now, offset, by);
-    } else {
-        suspicion = by;
     }
     return true;
 }
