@@ -40,10 +40,9 @@ def test_under_load(boot, tapnet):
 
 def hv_nic(vm, action, *arguments):
     """tools/hv nic ... for this VM, which has to succeed; returns what it printed."""
-    which = ["--vm" if action == "add" else "--name", vm.name]
-    done = subprocess.run([ROOT / "tools/hv", "nic", action, *map(str, arguments), *which], text=True,
-                          check=False, timeout=60, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT)
+    done = subprocess.run([ROOT / "tools/hv", "nic", action, *map(str, arguments), "--vm", vm.name],
+                          text=True, check=False, timeout=60, stdin=subprocess.DEVNULL,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert done.returncode == 0, done.stdout
     return done.stdout
 
