@@ -72,8 +72,9 @@ class Booter:
         assert not broken, f"the guest broke a rule of Hyper-V: {broken}"
 
 
-# The files that take longest, which go first: otherwise one of them goes on by itself at the end.
-LONG = ("native/test_native_iperf3.py", "e2e/test_bench.py", "e2e/test_wire.py", "e2e/test_boot.py")
+# The files that take long, which go first: otherwise one of them goes on by itself at the end.
+LONG = ("native/test_native_iperf3.py", "e2e/test_boot.py", "e2e/test_cores.py", "e2e/test_hotplug.py",
+        "e2e/test_bench.py", "e2e/test_outcome.py", "e2e/test_wire.py", "reference/test_linux.py")
 
 
 def pytest_collection_modifyitems(items):
