@@ -277,8 +277,11 @@ static void set_pacing(struct congestion *c)
     c->quantum = QUANTUM_MAX;
     if (!paced(b))
         return;
-    uint64_t rate = b->bandwidth;
-    if (!rate)
+    // With a piece or two in a round trip, which may be long against the shortest one, the rate would be
+    // found to be what it was paced at, for ever; so much all connections may begin with, unpaced.
+    uint64_t least = (uint64_t)INITIAL_SEGMENTS * c->mss * TIME_S / b->min_rtt;
+    uint64_t rate = b->bandwidth > least ? b->bandwidth : least;
+    if (!b->bandwidth)
         rate = c->cwnd * TIME_S / b->min_rtt;
     c->pacing = part(rate, pacing_gain(b));
     c->pacing = part(c->pacing, 99); // a little less, so that a queue does not stay

@@ -4,8 +4,7 @@
 
 #include "kernel/time.h"
 
-#define INITIAL_SEGMENTS 10 // RFC 6928
-#define FRAME_BYTES 65536   // no frame is larger
+#define FRAME_BYTES 65536 // no frame is larger
 
 void congestion_init(struct congestion *c, bool is_reno, uint32_t mss, uint64_t now)
 {

@@ -8,6 +8,7 @@
 #include <stdint.h>
 
 #define NOT_PACED UINT64_MAX
+#define INITIAL_SEGMENTS 10 // under way in the beginning: RFC 6928
 
 // What an acknowledgement tells.
 struct ack_sample {

@@ -40,8 +40,8 @@ static void body_freed(struct pbuf *p)
     part_freed(((struct body *)p)->frame);
 }
 
-static void write_header(const struct tcp_pcb *pcb, struct tcp_hdr *header, unsigned len,
-                         uint32_t seq, bool last)
+void frame_write_header(const struct tcp_pcb *pcb, struct tcp_hdr *header, unsigned len,
+                        uint32_t seq, bool last)
 {
     header->src = lwip_htons(pcb->local_port);
     header->dest = lwip_htons(pcb->remote_port);
@@ -80,7 +80,7 @@ struct pbuf *frame_build(const struct tcp_pcb *pcb, const struct netif *netif, u
         pbuf_cat(p, pbuf_alloced_custom(PBUF_RAW, n, PBUF_ROM, &body->pbuf, bytes, n));
     }
     struct tcp_hdr *header = p->payload;
-    write_header(pcb, header, len, seq, last);
+    frame_write_header(pcb, header, len, seq, last);
     IF__NETIF_CHECKSUM_ENABLED(netif, NETIF_CHECKSUM_GEN_TCP)
     {
         header->chksum =

@@ -13,6 +13,8 @@
 
 #define FRAME_PIECES 4
 
+struct tcp_hdr;
+
 // A segment from `seq` with data in `count` pieces, at most FRAME_PIECES and together what fits into
 // an IP packet. `last`: nothing follows for now. NULL: no memory.
 struct pbuf *frame_build(const struct tcp_pcb *pcb, const struct netif *netif, uint32_t seq,
@@ -20,3 +22,8 @@ struct pbuf *frame_build(const struct tcp_pcb *pcb, const struct netif *netif, u
 
 // Sends it; the caller's reference stays. It may be larger than what the wire takes if the NIC cuts.
 err_t frame_send(struct tcp_pcb *pcb, struct netif *netif, struct pbuf *p);
+
+// The TCP header of such a segment: `len` bytes, with the timestamp if that is more than TCP_HLEN. Its
+// checksum is left 0.
+void frame_write_header(const struct tcp_pcb *pcb, struct tcp_hdr *header, unsigned len,
+                        uint32_t seq, bool last);

@@ -122,5 +122,10 @@ uint32_t interface_large_max(const struct netif *netif, bool ip6);
 // The NIC has so much to do that more would only wait there: who has data in plenty keeps it, and asks
 // again in the next turn of the loop.
 bool interface_has_enough(const struct netif *netif);
+// The payload of a connection's segments with headers of `tcp_header` bytes that the way takes whole.
+uint16_t interface_path_mss(struct netif *netif, const struct tcp_pcb *pcb, unsigned tcp_header);
+// Gives the NIC a frame whose headers are in its first piece, of NIC_TX_HEAD_BYTES at most, and whose
+// other pieces stay as they are for ever; done_ctx is set here. False: there is no room.
+bool interface_send_frame(const struct netif *netif, struct nic_tx *tx);
 // Forgets the frames that wait for room.
 void interface_drop_queue(struct interface *interface);

@@ -14,6 +14,7 @@
 #include "kernel/time.h"
 #include "lwip/ip.h"
 #include "lwip/priv/tcp_priv.h"
+#include "net/express.h"
 #include "net/frame.h"
 #include "net/interface.h"
 #include "net/options.h"
@@ -50,6 +51,7 @@ struct sender {
     struct sender *next;
     struct tcp_pcb *pcb;
     struct recovery recovery;
+    struct express express;
     struct extent extents[EXTENTS];
     unsigned first, count;
     uint32_t base;   // sequence number of the first extent's first byte
@@ -241,22 +243,33 @@ static uint32_t frame_limit(const struct sender *s, const struct netif *netif)
     return LWIP_MAX(s->recovery.mss, large > headers ? large - headers : 0);
 }
 
-// Sends a piece; it becomes shorter if its data lies in too many places. False: not now.
-static bool transmit(struct sender *s, struct piece *piece, struct netif *netif)
+// Sends a segment by lwIP's way, which shows how the next ones can go. False: not now.
+static bool transmit_by_lwip(struct sender *s, struct netif *netif, uint32_t seq,
+                             const struct nic_piece *data, unsigned count, bool last)
 {
-    struct tcp_pcb *pcb = s->pcb;
+    struct pbuf *p = frame_build(s->pcb, netif, seq, data, count, last);
+    if (!p)
+        return false;
+    express_learn(&s->express, s->pcb, p);
+    err_t error = frame_send(s->pcb, netif, p);
+    express_learn(NULL, NULL, NULL);
+    pbuf_free(p);
+    return error == ERR_OK;
+}
+
+// Sends a piece; it becomes shorter if its data lies in too many places. False: not now.
+static bool transmit(struct sender *s, struct piece *piece, struct netif *netif, uint64_t now)
+{
     struct nic_piece data[FRAME_PIECES];
     unsigned count = find_data(s, piece->seq, piece->len, data);
+    uint16_t mss = (uint16_t)s->recovery.mss;
     piece->len = 0;
     for (unsigned i = 0; i < count; i++)
         piece->len += data[i].len;
     bool last = piece->seq + piece->len == s->recovery.board.nxt + s->unsent;
-    struct pbuf *p = frame_build(pcb, netif, piece->seq, data, count, last);
-    if (!p)
-        return false;
-    err_t error = frame_send(pcb, netif, p);
-    pbuf_free(p);
-    return error == ERR_OK;
+    if (express_serves(&s->express, netif, mss, now))
+        return express_send(&s->express, s->pcb, mss, piece->seq, data, count, last);
+    return transmit_by_lwip(s, netif, piece->seq, data, count, last);
 }
 
 // What lwIP does for each segment that it sends.
@@ -319,12 +332,12 @@ static void rest(struct sender *s, const struct piece *none, uint64_t now)
     wake_for_timers(s, none->at);
 }
 
-// Sends what may go now, as much as one may in its turn.
-static void take_turn(struct sender *s, uint64_t now)
+// Sends what may go now, about `most` bytes at most.
+static void take_turn(struct sender *s, uint32_t most, uint64_t now)
 {
     struct netif *netif = route(s->pcb);
     uint32_t frame = netif ? frame_limit(s, netif) : 0;
-    for (uint32_t sent = 0; sent < TURN_BYTES;) {
+    for (uint32_t sent = 0; sent < most;) {
         if (!netif || interface_has_enough(netif)) {
             block(s, now);
             return;
@@ -335,7 +348,7 @@ static void take_turn(struct sender *s, uint64_t now)
             rest(s, &piece, now);
             return;
         }
-        if (!transmit(s, &piece, netif)) {
+        if (!transmit(s, &piece, netif, now)) {
             counts[BLOCKED]++;
             block(s, now);
             return;
@@ -457,6 +470,7 @@ void sender_path_narrower(const struct tcp_pcb *pcb)
     if (!s)
         return;
     recovery_too_long(&s->recovery);
+    s->express.until = 0;
     s->pending = attention = true;
 }
 
@@ -493,7 +507,7 @@ static bool give_turns(unsigned count, uint64_t now)
         turn = s->next;
         if (!s->ready || s->blocked)
             continue;
-        take_turn(s, now);
+        take_turn(s, left > 1 ? TURN_BYTES : UINT32_MAX, now);
         if (s->blocked && !first_blocked)
             first_blocked = s;
         left -= s->blocked || !s->ready;

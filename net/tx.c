@@ -13,6 +13,7 @@
 #include "lwip/prot/ip4.h"
 #include "lwip/prot/ip6.h"
 #include "lwip/prot/tcp.h"
+#include "net/express.h"
 #include "net/interface.h"
 #include "net/route.h"
 #include "net/stack.h"
@@ -114,6 +115,13 @@ static unsigned describe(const struct pbuf *p, struct nic_piece pieces[NIC_TX_PI
     return count;
 }
 
+static void note_held(struct interface *interface, uint32_t len)
+{
+    interface->tx_held++;
+    interface->tx_in_flight++;
+    interface->tx_in_flight_bytes += len;
+}
+
 // Offers one frame to the NIC. False: its ring is full. A frame that is held keeps a reference.
 static bool offer(struct interface *interface, struct pbuf *p, const struct tx_offload *offload)
 {
@@ -127,13 +135,10 @@ static bool offer(struct interface *interface, struct pbuf *p, const struct tx_o
                         .done_ctx = p};
     pbuf_ref(p);
     enum nic_tx_result result = nic_send(interface->nic, &tx);
-    if (result == NIC_TX_HELD) {
-        interface->tx_held++;
-        interface->tx_in_flight++;
-        interface->tx_in_flight_bytes += p->tot_len;
-    } else {
+    if (result == NIC_TX_HELD)
+        note_held(interface, p->tot_len);
+    else
         pbuf_free(p);
-    }
     return result != NIC_TX_FULL;
 }
 
@@ -173,6 +178,8 @@ err_t interface_transmit(struct netif *netif, struct pbuf *p)
     err_t error = ERR_OK;
     if (interface->queue_count || !offer(interface, p, &offload))
         error = enqueue(interface, p, &offload);
+    else
+        express_frame_out(netif, p, &offload);
     if (error == ERR_OK) {
         interface->tx_frames++;
         interface->tx_bytes += p->tot_len;
@@ -237,6 +244,17 @@ void interface_tcp_out(const struct tcp_pcb *pcb, const struct tcp_hdr *header, 
     netif->mtu = UINT16_MAX;
 }
 
+uint16_t interface_path_mss(struct netif *netif, const struct tcp_pcb *pcb, unsigned tcp_header)
+{
+    const struct interface *interface = netif->state;
+    unsigned mtu = interface->mtu, headers = IP_HLEN + tcp_header;
+    if (IP_IS_V6(&pcb->remote_ip)) {
+        mtu = LWIP_MIN(mtu, *path_mtu(netif, pcb));
+        headers = IP6_HLEN + tcp_header;
+    }
+    return (uint16_t)(mtu > headers ? mtu - headers : 0);
+}
+
 err_t interface_output(struct netif *netif, struct pbuf *p, const ip4_addr_t *address)
 {
     const struct interface *interface = netif->state;
@@ -285,13 +303,42 @@ bool interface_has_enough(const struct netif *netif)
     return interface->queue_count || interface->tx_in_flight_bytes >= ENOUGH_BYTES;
 }
 
+// What of a frame without pbufs comes back: its length, marked.
+static void *mark_length(uint32_t len)
+{
+    return (void *)(uintptr_t)(len << 1 | 1);
+}
+
+static bool is_marked(const void *done_ctx)
+{
+    return (uintptr_t)done_ctx & 1;
+}
+
+bool interface_send_frame(const struct netif *netif, struct nic_tx *tx)
+{
+    struct interface *interface = netif->state;
+    tx->done_ctx = mark_length(tx->len);
+    if (interface->queue_count)
+        return false;
+    enum nic_tx_result result = nic_send(interface->nic, tx);
+    if (result == NIC_TX_FULL)
+        return false;
+    if (result == NIC_TX_HELD)
+        note_held(interface, tx->len);
+    interface->tx_frames++;
+    interface->tx_bytes += tx->len;
+    interface->tx_large += tx->mss != 0;
+    return true;
+}
+
 void interface_tx_done(struct nic *nic, void *done_ctx)
 {
     struct interface *interface = nic_client_data(nic);
-    struct pbuf *p = done_ctx;
+    struct pbuf *p = is_marked(done_ctx) ? NULL : done_ctx;
     interface->tx_in_flight--;
-    interface->tx_in_flight_bytes -= p->tot_len;
-    pbuf_free(p);
+    interface->tx_in_flight_bytes -= p ? p->tot_len : (uint32_t)((uintptr_t)done_ctx >> 1);
+    if (p)
+        pbuf_free(p);
 }
 
 // There is room again: lets the connections that were refused send, each in its turn. lwIP's own

@@ -72,6 +72,9 @@ enum nic_tx_csum {
 
 #define NIC_TX_PIECES 30
 
+// A first piece of at most so many bytes is always copied: it may be reused at once, HELD or not.
+#define NIC_TX_HEAD_BYTES 128
+
 struct nic_tx {
     const struct nic_piece *pieces; // the Ethernet frame without FCS, in order
     unsigned count;                 // 1..NIC_TX_PIECES

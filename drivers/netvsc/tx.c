@@ -248,21 +248,19 @@ static bool send_copied(struct nic_queue *q, const struct nic_tx *t)
     return true;
 }
 
-// Appends a range with every page that it touches. Returns where the next one goes.
+// Appends a range with every page that it touches; `to` is aligned to 8. Returns where the next one goes.
 static uint8_t *put_range(uint8_t *to, const void *data, uint32_t len)
 {
     uint64_t gpa = virt_to_phys(data); // what is contiguous here is so for the host, too
     uint32_t offset = (uint32_t)(gpa & (PAGE_SIZE - 1));
     struct gpa_range range = {.bytes = len, .offset = offset};
-    uint64_t pfn = gpa >> VMBUS_PAGE_SHIFT;
+    uint64_t *page = (uint64_t *)(void *)(to + sizeof(range));
+    uint64_t pfn = gpa >> VMBUS_PAGE_SHIFT, end = (gpa + len + PAGE_SIZE - 1) >> VMBUS_PAGE_SHIFT;
 
     memcpy(to, &range, sizeof(range));
-    to += sizeof(range);
-    for (uint32_t covered = 0; covered < offset + len; covered += PAGE_SIZE, pfn++) {
-        memcpy(to, &pfn, sizeof(pfn));
-        to += sizeof(pfn);
-    }
-    return to;
+    while (pfn != end)
+        *page++ = pfn++;
+    return (uint8_t *)page;
 }
 
 static bool put_gpa_direct(struct nic_queue *q, uint32_t id, uint32_t channel, uint8_t *end,
@@ -323,17 +321,20 @@ static bool ranges_fit(const struct nic_tx *t, unsigned first)
     return bytes <= TX_PACKET_BYTES;
 }
 
+_Static_assert(TX_SLOT_BYTES >= sizeof(struct rndis_packet) + sizeof(struct rndis_ppi) +
+                                    sizeof(uint32_t) + NIC_TX_HEAD_BYTES,
+               "the first piece of a frame fits its slot");
+
 // Copies the beginning of a frame to its slot: the headers if the host wants them changed, and then
 // pieces that fit as a whole, which saves a range for each. Returns the bytes.
 static uint32_t copy_headers(uint8_t *to, uint32_t room, const struct nic_tx *t,
                              struct tx_place *from)
 {
-    uint32_t used = 0;
+    uint32_t used = 0, headers = t->mss ? t->transport_offset + TCP_HEADER : 0;
 
-    if (t->mss) {
-        copy_pieces(to, t, from, t->transport_offset + TCP_HEADER);
-        used = t->transport_offset + TCP_HEADER;
-        prepare_large(to, t);
+    if (t->pieces[0].len < headers) {
+        copy_pieces(to, t, from, headers);
+        used = headers;
     }
     while (from->index < t->count && t->pieces[from->index].len - from->offset <= room - used) {
         uint32_t len = t->pieces[from->index].len - from->offset;
@@ -341,6 +342,12 @@ static uint32_t copy_headers(uint8_t *to, uint32_t room, const struct nic_tx *t,
         copy_pieces(to + used, t, from, len);
         used += len;
     }
+    if (used < headers) { // the first piece is longer than the room
+        copy_pieces(to, t, from, headers);
+        used = headers;
+    }
+    if (t->mss)
+        prepare_large(to, t);
     return used;
 }
 

@@ -102,8 +102,12 @@ bool ring_out_put(struct ring_out *ring, struct packet_descriptor *header, uint3
         put_bytes(ring, payload[i].data, payload[i].len);
     if (payload_len & 7)
         put_bytes(ring, zeros, 8 - (payload_len & 7));
+    // What is written is a multiple of 8, and so is the ring.
     uint64_t trailer = (uint64_t)start << 32;
-    put_bytes(ring, &trailer, sizeof(trailer));
+    memcpy(ring->data + ring->write, &trailer, sizeof(trailer));
+    ring->write += (uint32_t)sizeof(trailer);
+    if (ring->write == ring->size)
+        ring->write = 0;
     return true;
 }
 

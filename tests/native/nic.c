@@ -40,6 +40,7 @@ struct section { // holds one frame, in pieces with gaps between them
 struct held {
     struct nic_tx tx;
     struct nic_piece pieces[NIC_TX_PIECES];
+    uint8_t head[NIC_TX_HEAD_BYTES];
 };
 
 struct side { // what a core has of a NIC
@@ -215,6 +216,10 @@ enum nic_tx_result nic_send(struct nic *n, const struct nic_tx *tx)
         struct held *held = &side->held[side->held_count++];
         held->tx = *tx;
         memcpy(held->pieces, tx->pieces, tx->count * sizeof(*tx->pieces));
+        if (tx->pieces[0].len <= sizeof(held->head)) {
+            memcpy(held->head, tx->pieces[0].data, tx->pieces[0].len);
+            held->pieces[0].data = held->head;
+        }
         held->tx.pieces = held->pieces;
         return NIC_TX_HELD;
     }
