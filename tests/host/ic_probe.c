@@ -100,7 +100,7 @@ static void choose(void)
 static void say_life(const char *name)
 {
     choose();
-    say(name, take_request(5 * QUIET) ? "served" : "fatal");
+    say(name, take_request(SETTLED) ? "served" : "fatal");
 }
 
 /* --- Rules -------------------------------------------------------------- */
@@ -161,7 +161,7 @@ static void try_heartbeat(void)
     say_truth("beat after a late answer", take_request(2 * PATIENCE));
     say("silence", "begins");
     wait_until(now() + SILENCE);
-    while (take_request(0)) {
+    while (take_request(SETTLED)) {
     }
     say_truth("beat after silence", take_request(2 * PATIENCE));
     p = answer();

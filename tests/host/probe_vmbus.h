@@ -21,6 +21,9 @@
 #define SECOND_CONTACT_ID 4
 #define QUIET (20 * MS) /* as long is waited for what must not come */
 #define PATIENCE (2000 * MS)
+/* Until the host has dealt with all that it was given, however slow it is just now. */
+#define SETTLED 0
+#define SETTLED_TRIPS 8
 
 enum {
     OFFER = 1,
@@ -224,16 +227,47 @@ static inline void put_packet(struct packet *p, uint16_t type, uint32_t header, 
     ring_put(p, total, total + 8);
 }
 
+/* A question to the host and its answer: it looks at its channels meanwhile. The channel is open. */
+static inline void round_trip(void)
+{
+    const uint32_t m[4] = {MODIFY, 0, relid, 0};
+
+    send_message(m, 4);
+    await_message();
+}
+
+static inline void settle(void)
+{
+    for (unsigned i = 0; i < SETTLED_TRIPS; i++) {
+        round_trip();
+    }
+}
+
+static inline int packet_came(uint64_t patience)
+{
+    uint64_t end = now() + patience;
+    uint32_t at = in_header()[READ], trips = 0;
+
+    while (in_header()[WRITE] == at) {
+        if (patience == SETTLED) {
+            if (trips++ == SETTLED_TRIPS) {
+                return 0;
+            }
+            round_trip();
+        } else if (now() > end) {
+            return 0;
+        }
+    }
+    return 1;
+}
+
 /* Takes one packet of the host; 0 if none comes. */
 static inline int take_packet(struct packet *p, uint64_t patience)
 {
-    uint64_t end = now() + patience;
     uint32_t at = in_header()[READ], bytes;
 
-    while (in_header()[WRITE] == at) {
-        if (now() > end) {
-            return 0;
-        }
+    if (!packet_came(patience)) {
+        return 0;
     }
     for (unsigned i = 0; i < 16; i++) {
         ((uint8_t *)p)[i] = rings[RING_PAGES + 1][(at + i) % RING_BYTES];

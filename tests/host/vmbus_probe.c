@@ -267,7 +267,7 @@ static uint32_t send_section(uint32_t bytes)
     static uint64_t id = 0x1000;
 
     put_packet(&p, IN_BAND, 16, 56, 1, ++id);
-    if (!await_completion(&p, id, 10 * QUIET)) {
+    if (!await_completion(&p, id, SETTLED)) {
         return 0;
     }
     return p.body[0] == RNDIS_COMPLETE ? p.body[1] : 0xdeadu;
@@ -317,8 +317,8 @@ static int alive(void)
 {
     struct packet p;
 
-    return stage == RAW ? nvsp(&p, 5 * QUIET, INIT, 0x60001, 0x60001)
-                        : nvsp(&p, 5 * QUIET, OID_QUERY_EX, 0, 0);
+    return stage == RAW ? nvsp(&p, SETTLED, INIT, 0x60001, 0x60001)
+                        : nvsp(&p, SETTLED, OID_QUERY_EX, 0, 0);
 }
 
 static void say_life(const char *name)
@@ -335,7 +335,7 @@ static void try_ring_rules(void)
         session(RAW);                                                                              \
         p = (struct packet){.body = {INIT, 2, 2}};                                                 \
         __VA_ARGS__;                                                                               \
-        wait_until(now() + QUIET); /* before the next packet mends the index */                    \
+        settle(); /* before the next packet mends the index */                                     \
         say_life(name);                                                                            \
     } while (0)
     TRY_RING("nothing wrong", (void)p);
@@ -350,8 +350,7 @@ static void try_ring_rules(void)
     TRY_RING("packet type 3", put_packet(&p, 3, 16, 56, 1, 1));
     TRY_RING("packet type 7", put_packet(&p, XFER_PAGES, 32, 56, 1, 1));
     TRY_RING("pages cut off", put_packet(&p, GPA_DIRECT, 16, 56, 1, 1));
-    TRY_RING("mask set", alive(), wait_until(now() + QUIET), out_header()[MASK] = 1,
-             stage = VERSION);
+    TRY_RING("mask set", alive(), settle(), out_header()[MASK] = 1, stage = VERSION);
 }
 
 static void try_subchannels(const char *name, uint32_t operation, uint32_t count)
@@ -466,7 +465,7 @@ static uint32_t send_ranges(uint32_t section_bytes, uint32_t count, const uint32
     nvsp_message[2] = section_bytes ? 0 : NO_SECTION;
     nvsp_message[3] = section_bytes;
     put_packet(&p, GPA_DIRECT, header, header + 40, 1, ++id);
-    if (!await_completion(&p, id, 10 * QUIET)) {
+    if (!await_completion(&p, id, SETTLED)) {
         return 0;
     }
     return p.body[1];
