@@ -38,6 +38,7 @@ struct vmbus_device {
     enum device_state state;
     bool rescinded; // the host took it back: nothing will be answered any more
     bool failed;    // its ring is broken: the driver has to let go of it
+    bool leaked; // the host did not let go of memory of its: not tried again, that would cost more
     const struct vmbus_driver *driver;
     void *driver_data;
     bool fiber;     // it has one; else it has no driver or was given up, or there was no memory

@@ -124,8 +124,10 @@ int gpadl_destroy(struct vmbus_device *device, struct gpadl *gpadl)
             r = vmbus_call_wait(&call, NULL, VMBUS_RESCINDED_TIMEOUT);
     }
     vmbus_call_end(&call);
-    if (r)
+    if (r) {
         log_warn("vmbus: relid %u: GPADL %#x not torn down (%d)", device->relid, message.gpadl, r);
+        (device->primary ? device->primary : device)->leaked = true;
+    }
     return r;
 }
 

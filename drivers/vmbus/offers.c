@@ -16,8 +16,8 @@
 
 #define RETRY_FIRST (1 * TIME_S) // after a failure; twice as long each time
 #define RETRY_TIMES 5u
-#define RETRY_MEMORY (10 * TIME_S) // when there was no memory and nothing is said to be freed
-#define LASTED (60 * TIME_S)       // a device that ran so long did not fail in a row
+#define RETRY_ROOM (10 * TIME_S) // when there was no memory or place, and nothing is known to go
+#define LASTED (60 * TIME_S)     // a device that ran so long did not fail in a row
 
 static struct vmbus_driver *drivers;
 static struct vmbus_device *devices; // the latest first
@@ -202,20 +202,27 @@ static int device_use(struct vmbus_device *device)
     return r;
 }
 
+static bool lacks_room(int error)
+{
+    return error == -ENOMEM || error == -ENOSPC;
+}
+
 // Waits until a device that failed, with `error` or while it ran (0), is worth another try. False if
 // it never is, or was rescinded.
 static bool device_wait_retry(struct vmbus_device *device, int error)
 {
-    bool memory = error == -ENOMEM || error == -ENOSPC;
-    uint64_t wait = memory ? RETRY_MEMORY : RETRY_FIRST << device->tries;
+    bool room = lacks_room(error);
+    uint64_t wait = room ? RETRY_ROOM : RETRY_FIRST << device->tries;
     uint64_t until = time_now() + wait;
 
-    if (!memory && device->tries >= RETRY_TIMES) {
+    if (device->rescinded)
+        return false;
+    if (device->leaked || (!room && device->tries >= RETRY_TIMES)) {
         log_error("vmbus: relid %u: %s gives up", device->relid, device->driver->name);
         return false;
     }
     device->retry_due = false;
-    while (!device->rescinded && !(memory && device->retry_due)) {
+    while (!device->rescinded && !(room && device->retry_due)) {
         uint64_t now = time_now();
         if (now >= until)
             break;
@@ -231,17 +238,14 @@ static void device_fiber(void *arg)
     const char *name = device->driver->name;
 
     for (;;) {
-        uint64_t leaked = vmbus_counters.leaked_pages;
         int r = device_use(device);
         if (r && !device->rescinded && device->tries == 0)
             log_warn("vmbus: relid %u: %s does not take the device (%d)", device->relid, name, r);
-        if (r != -ENOMEM && r != -ENOSPC) // else they would wake each other for ever
+        if (!lacks_room(r)) // else they would wake each other for ever
             tell_waiting();
-        // What cannot be tried without losing memory is not tried again.
-        if (vmbus_counters.leaked_pages != leaked || !device_wait_retry(device, r))
+        if (!device_wait_retry(device, r))
             break;
-        if (device->tries < RETRY_TIMES)
-            device->tries++;
+        device->tries = lacks_room(r) ? 1 : device->tries + 1;
         log_debug("vmbus: relid %u: %s tries again", device->relid, name);
         set_state(device, DEVICE_OFFERED);
     }
@@ -504,7 +508,7 @@ _Noreturn void vmbus_offers_run(void)
     for (;;) {
         while (look_after_all())
             ;
-        event_wait(&released, start_late() ? RETRY_MEMORY : WAIT_FOREVER);
+        event_wait(&released, start_late() ? RETRY_ROOM : WAIT_FOREVER);
     }
 }
 
