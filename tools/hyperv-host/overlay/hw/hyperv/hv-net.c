@@ -179,6 +179,10 @@ static void hv_net_link_status_changed(NetClientState *nc)
     if (!VMBUS_DEVICE(s)->channels) {
         return;
     }
+    for (i = 0; s->nic->peer_deleted && i < s->backends; i++) {
+        /* nobody is there any more to send to, whatever set_link says */
+        qemu_get_subqueue(s->nic, i)->link_down = true;
+    }
     if (hv_net_link_down(s)) {
         /* also because the backend goes, which will not come for them */
         for (i = 0; i < s->backends; i++) {
