@@ -28,7 +28,7 @@ static const uint8_t *glyphs[LAST_CHARACTER - FIRST_CHARACTER + 1];
 static unsigned glyph_height;
 static struct boot_framebuffer screen;
 static unsigned columns, rows, column, row;
-static char cells[MAX_ROWS][MAX_COLUMNS];
+static char cells[MAX_ROWS][MAX_COLUMNS], drawn[MAX_ROWS][MAX_COLUMNS];
 
 // The table of code points has one list for each glyph, which ends with 0xffff.
 static void find_glyphs(void)
@@ -60,9 +60,9 @@ void framebuffer_init(const struct boot_framebuffer *fb)
     columns = screen.width / GLYPH_WIDTH < MAX_COLUMNS ? screen.width / GLYPH_WIDTH : MAX_COLUMNS;
     rows = screen.height / glyph_height < MAX_ROWS ? screen.height / glyph_height : MAX_ROWS;
     memset(cells, ' ', sizeof(cells));
-    volatile uint32_t *pixels = (volatile uint32_t *)screen.base;
-    for (uint64_t i = 0; i < (uint64_t)screen.stride * screen.height; i++)
-        pixels[i] = COLOR_BACKGROUND;
+    memset(drawn, ' ', sizeof(drawn));
+    _Static_assert(COLOR_BACKGROUND == 0, "the screen is cleared by memset()");
+    memset((void *)screen.base, 0, (size_t)screen.stride * screen.height * sizeof(uint32_t));
 }
 
 void framebuffer_stop(void)
@@ -72,42 +72,60 @@ void framebuffer_stop(void)
 
 static void draw(unsigned y, unsigned x, char c)
 {
+    // Two pixels by two bits of the glyph, the left one in the low half.
+    static const uint64_t pairs[4] = {COLOR_BACKGROUND, (uint64_t)COLOR_TEXT << 32, COLOR_TEXT,
+                                      (uint64_t)COLOR_TEXT << 32 | COLOR_TEXT};
     const uint8_t *glyph = glyphs[c - FIRST_CHARACTER];
-    volatile uint32_t *line = (volatile uint32_t *)screen.base +
-                              (uint64_t)y * glyph_height * screen.stride + x * GLYPH_WIDTH;
+    uint8_t *line =
+        (uint8_t *)screen.base + ((uint64_t)y * glyph_height * screen.stride + x * GLYPH_WIDTH) * 4;
 
-    if (cells[y][x] == c)
-        return;
-    cells[y][x] = c;
-    for (unsigned i = 0; i < glyph_height; i++, line += screen.stride)
-        for (unsigned bit = 0; bit < GLYPH_WIDTH; bit++)
-            line[bit] = glyph && glyph[i] & 0x80 >> bit ? COLOR_TEXT : COLOR_BACKGROUND;
+    for (unsigned i = 0; i < glyph_height; i++, line += screen.stride * 4ul) {
+        unsigned bits = glyph ? glyph[i] : 0;
+
+        for (unsigned pair = 0; pair < GLYPH_WIDTH / 2; pair++)
+            memcpy(line + 8 * pair, &pairs[bits >> (6 - 2 * pair) & 3], 8);
+    }
 }
 
-static void new_line(void)
+// True if all of the screen changes.
+static bool new_line(void)
 {
     column = 0;
     if (row + 1 < rows) {
         row++;
-        return;
+        return false;
     }
-    for (unsigned y = 0; y < rows; y++)
-        for (unsigned x = 0; x < columns; x++)
-            draw(y, x, y + 1 < rows ? cells[y + 1][x] : ' ');
+    memmove(cells[0], cells[1], (rows - 1) * sizeof(cells[0]));
+    memset(cells[rows - 1], ' ', sizeof(cells[0]));
+    return true;
 }
 
+static bool put(char c)
+{
+    if (c == '\n')
+        return new_line();
+    bool scrolled = column == columns && new_line();
+    cells[row][column++] = c >= FIRST_CHARACTER && c <= LAST_CHARACTER ? c : '?';
+    return scrolled;
+}
+
+// What is long scrolls by unseen: only what is there at its end is drawn.
 void framebuffer_write(const char *text, size_t length)
 {
     if (columns == 0 || rows == 0)
         return;
+    unsigned first = row;
     for (size_t i = 0; i < length; i++) {
-        if (text[i] == '\n') {
-            new_line();
+        if (put(text[i]))
+            first = 0;
+    }
+    for (unsigned y = first; y <= row; y++) {
+        if (memcmp(drawn[y], cells[y], columns) == 0)
             continue;
+        for (unsigned x = 0; x < columns; x++) {
+            if (drawn[y][x] != cells[y][x])
+                draw(y, x, cells[y][x]);
         }
-        if (column == columns)
-            new_line();
-        draw(row, column++,
-             text[i] >= FIRST_CHARACTER && text[i] <= LAST_CHARACTER ? text[i] : '?');
+        memcpy(drawn[y], cells[y], columns);
     }
 }
