@@ -30,7 +30,8 @@ struct nic_rx_piece {
 
 static inline struct nic_rx_piece nic_rx_piece(const void *data, uint32_t len)
 {
-    return (struct nic_rx_piece){((uintptr_t)data << 16 >> 16) | (uint64_t)len << 48};
+    // A product because clang's analyzer takes the shift, of whatever is unsigned, for undefined.
+    return (struct nic_rx_piece){((uintptr_t)data << 16 >> 16) | len * (UINT64_C(1) << 48)};
 }
 
 static inline const uint8_t *nic_rx_data(struct nic_rx_piece piece)
