@@ -106,6 +106,20 @@ def test_bytes(build, options, megabytes):
         native.close()
 
 
+def test_neighbour_changes_its_address(build):
+    """What goes past lwIP by the headers of the last frame follows soon, and the bytes are right."""
+    native = Native("--offload")
+    try:
+        reader = Reader(native)
+        reader.take(1 << 20)
+        run(*native.inside, "sysctl", "-qw", "net.ipv4.conf.tap0.arp_notify=1")
+        run(*native.inside, "ip", "link", "set", "tap0", "address", "02:00:00:00:77:77")
+        reader.take(20 << 20)
+        reader.close()
+    finally:
+        native.close()
+
+
 @pytest.mark.parametrize("setting", ["tcp_sack=0", "tcp_timestamps=0", "tcp_window_scaling=0",
                                      "tcp_sack=0 tcp_timestamps=0"])
 def test_lesser_receivers(build, setting):
