@@ -3,7 +3,7 @@
 # included and without vectors, but for glibc's malloc in the place of the kernel's heap.
 COST_SOURCES := $(wildcard tests/native/cost/*.c net/*.c net/services/*.c net/services/*/*.c \
 	drivers/vmbus/*.c drivers/netvsc/*.c) tests/unit/fake_host.c tests/unit/fake_kernel.c \
-	kernel/config_nic.c kernel/message.c kernel/libc/string.c
+	kernel/config_nic.c kernel/message.c kernel/utc.c kernel/libc/string.c
 COST_OBJECTS = $(COST_SOURCES:%.c=build/cost/ours/%.o) $(LWIP_SOURCES:%.c=build/cost/lwip/%.o)
 COST_FLAGS = $(NATIVE_FLAGS) -fno-strict-aliasing -fno-tree-vectorize -MMD
 
