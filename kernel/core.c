@@ -22,7 +22,7 @@
 #define LOW_MEMORY_END 0x9f000ull // conventional memory; above may be firmware data
 #define INIT_DELAY (10 * TIME_MS)
 #define STARTUP_DELAY TIME_MS
-#define START_TIMEOUT TIME_S
+#define START_TIMEOUT (5 * TIME_S) // a vCPU of a busy host may be late
 
 extern const char trampoline[], trampoline_end[], trampoline_fields[];
 
