@@ -139,6 +139,15 @@ static bool is_plain_tcp(const uint8_t *header)
            !(IPH_OFFSET(&ip4) & PP_HTONS(IP_MF | IP_OFFMASK));
 }
 
+// Neighbour discovery, fragments and the like: lwIP and ip6_input.c read, and write, more of them than a
+// header. Judged by the private headers, or the host could change what it is after it was judged.
+static bool is_control6(const uint8_t *header)
+{
+    uint8_t next = header[SIZEOF_ETH_HDR + 6];
+    return header[12] == 0x86 && header[13] == 0xdd && next != IP6_NEXTH_TCP &&
+           next != IP6_NEXTH_UDP;
+}
+
 // Copies the headers; returns the first piece with more, and in *used how much of it they took.
 static const struct nic_rx_piece *copy_header(struct loan *loan, const struct nic_frame *in,
                                               uint32_t *used)
@@ -180,7 +189,9 @@ struct pbuf *loan_frame(struct interface *interface, const struct nic_frame *in,
         return NULL;
     const struct nic_rx_piece *first = copy_header(loan, in, &used);
     unsigned pieces = in->count - (unsigned)(first - in->pieces);
-    if (pieces > 1 && (!(in->csum & NIC_CSUM_L4_OK) || !is_plain_tcp(loan->header))) {
+    bool folded = pieces > 1;
+    if (is_control6(loan->header) ||
+        (folded && (!(in->csum & NIC_CSUM_L4_OK) || !is_plain_tcp(loan->header)))) {
         heap_free(loan);
         return NULL;
     }
@@ -191,7 +202,7 @@ struct pbuf *loan_frame(struct interface *interface, const struct nic_frame *in,
     loan->token_count = count;
     const uint8_t *rest = nic_rx_data(*first) + used;
     loan->piece_count = 0;
-    if (pieces > 1) {
+    if (folded) {
         memcpy(loan->pieces, first, pieces * sizeof(*first));
         loan->pieces[0] = nic_rx_piece(rest, nic_rx_len(*first) - used);
         loan->piece_count = pieces;

@@ -272,6 +272,7 @@ static int set_ip_info(const char *adapter, const struct ic_ip_info *info)
     if (!parse_addresses(info, &s) || !parse_gateways(info->gateways, &s) ||
         !parse_dns(info->dns, &s))
         return -EINVAL;
+    s.keep6 = info->families == IC_IP4;
     if (s.dhcp)
         s.address = s.netmask = s.gateway = 0;
     else if (info->families == IC_IP6)

@@ -48,6 +48,7 @@ unsigned net_report(struct net_nic_report *out, unsigned max);
 struct net_nic_settings {
     bool dhcp;                          // IPv4 from DHCP, else
     uint32_t address, netmask, gateway; // network byte order; address 0: no IPv4; gateway 0: none
+    bool keep6;                         // IPv6 stays as it is, the next three are not looked at
     unsigned count6;                    // IPv6 addresses by hand, beside what routers announce
     uint8_t address6[NET_STATIC6][16];  // with a prefix of 64 bits
     uint8_t gateway6[16];               // all zero: what routers announce

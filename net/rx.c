@@ -7,7 +7,6 @@
 #include "kernel/core.h"
 #include "lwip/ip.h"
 #include "lwip/prot/ethernet.h"
-#include "lwip/prot/ip6.h"
 #include "net/cross.h"
 #include "net/interface.h"
 #include "net/loan.h"
@@ -55,17 +54,6 @@ static struct pbuf *rx_copy(struct interface *interface, const struct nic_frame 
     return all;
 }
 
-// Neighbour discovery, fragments and the like: lwIP reads, and writes, more of them than a header.
-static bool is_control6(const struct nic_frame *in)
-{
-    const uint8_t *data = nic_rx_data(in->pieces[0]);
-    if (nic_rx_len(in->pieces[0]) < SIZEOF_ETH_HDR + IP6_HLEN || data[12] != 0x86 ||
-        data[13] != 0xdd)
-        return false;
-    uint8_t next = data[SIZEOF_ETH_HDR + 6];
-    return next != IP6_NEXTH_TCP && next != IP6_NEXTH_UDP;
-}
-
 // lwIP checks what the host did not vouch for.
 void interface_select_checks(struct interface *interface, uint8_t csum)
 {
@@ -81,7 +69,7 @@ void interface_select_checks(struct interface *interface, uint8_t csum)
 static void rx_deliver(void *ctx, const struct nic_frame *in, void *const *tokens, unsigned count)
 {
     struct interface *interface = ctx;
-    bool copy = in->len <= COPY_BYTES || nic_rx_scarce(interface->nic) || is_control6(in);
+    bool copy = in->len <= COPY_BYTES || nic_rx_scarce(interface->nic);
     struct pbuf *p = copy ? NULL : loan_frame(interface, in, tokens, count);
     if (!p) {
         p = rx_copy(interface, in);

@@ -211,22 +211,28 @@ static bool is_link_local6(const uint8_t address[16])
     return address[0] == 0xfe && (address[1] & 0xc0) == 0x80;
 }
 
-static int check(const struct interface *interface, const struct net_nic_settings *wanted)
+static int check6(const struct interface *interface, const struct net_nic_settings *wanted)
 {
     static const uint8_t none[16];
     bool gateway6 = memcmp(wanted->gateway6, none, sizeof(none)) != 0;
-    if (!wanted->dhcp && wanted->address &&
-        (!is_host4(wanted->address) || !is_netmask(wanted->netmask) ||
-         (wanted->gateway && !is_host4(wanted->gateway))))
-        return -EINVAL;
-    if (wanted->count6 > NET_STATIC6 || wanted->dns_count > NET_DNS ||
-        (gateway6 && !is_host6(wanted->gateway6)))
+    if (wanted->count6 > NET_STATIC6 || (gateway6 && !is_host6(wanted->gateway6)))
         return -EINVAL;
     for (unsigned i = 0; i < wanted->count6; i++)
         if (!is_host6(wanted->address6[i]) || is_link_local6(wanted->address6[i]))
             return -EINVAL;
     bool no_ip6 = interface->settings.config.ip6 == CONFIG_IP6_OFF;
     return no_ip6 && (wanted->count6 || gateway6) ? -EOPNOTSUPP : 0;
+}
+
+static int check(const struct interface *interface, const struct net_nic_settings *wanted)
+{
+    if (!wanted->dhcp && wanted->address &&
+        (!is_host4(wanted->address) || !is_netmask(wanted->netmask) ||
+         (wanted->gateway && !is_host4(wanted->gateway))))
+        return -EINVAL;
+    if (wanted->dns_count > NET_DNS)
+        return -EINVAL;
+    return wanted->keep6 ? 0 : check6(interface, wanted);
 }
 
 static int configure4(struct interface *interface, const struct net_nic_settings *wanted)
@@ -260,7 +266,7 @@ int net_configure(const uint8_t instance[16], const struct net_nic_settings *wan
     s->main = false;
     s->dns_count = wanted->dns_count;
     memcpy(s->dns, wanted->dns, sizeof(s->dns));
-    if (s->config.ip6 != CONFIG_IP6_OFF) {
+    if (!wanted->keep6 && s->config.ip6 != CONFIG_IP6_OFF) {
         memcpy(s->config.gateway6, wanted->gateway6, sizeof(s->config.gateway6));
         address6_by_hand(interface, wanted->address6, wanted->count6);
     }

@@ -86,6 +86,14 @@ def test_page_protection(boot, command, report):
     vm.wait_console("dunlin: stopped", 10)
 
 
+def wait_report(vm):
+    """What the guest tells the host when it crashes."""
+    deadline = time.monotonic() + 10
+    while CRASH not in vm.host_text() and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return vm.host_text().split(CRASH)[1]
+
+
 def test_nmi(boot):
     """A host that asks a silent guest for a report gets one, whichever core takes it."""
     vm = boot.dunlin(vcpus=4)
@@ -93,6 +101,7 @@ def test_nmi(boot):
     vm.wait_console("panic: core [0-3]: NMI", 10)
     vm.wait_console("dunlin: stopped", 10)
     assert vm.console().count("dunlin: panic") == 1  # it comes to all of them
+    assert wait_report(vm).count("NMI") >= 1 and vm.stats()["crash"]["reports"] == 1
 
 
 def test_panic(boot):
@@ -103,10 +112,7 @@ def test_panic(boot):
     for pattern in ("panic: core 1", r"^rip [0-9a-f]{16} rsp [0-9a-f]{16}",
                     r"^ *[0-9a-f]{16} loop_run\+0x", r"dunlin: stopped"):
         vm.wait_console(pattern, 10)
-    deadline = time.monotonic() + 10
-    while CRASH not in vm.host_text() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    report = vm.host_text().split(CRASH)[1]
+    report = wait_report(vm)
     assert "asked for by the console" in report and "loop_run+0x" in report
     assert 0 < report.index("dunlin: ready") < report.index("dunlin: panic")
     stats = vm.stats()
@@ -116,7 +122,7 @@ def test_panic(boot):
     assert crash["p1"] & (1 << 64) - 1 == 0xC400000100000000  # who we are
     rip = re.search(r"rip ([0-9a-f]{16})", report)[1]
     assert crash["p2"] & (1 << 64) - 1 == int(rip, 16)
-    assert crash["p4"] > len("dunlin: panic")  # bytes of text; p3 is where it lay
+    assert crash["p3"] and crash["p4"] > len("dunlin: panic")  # where the text lay, and its bytes
 
 
 def test_idle_costs_nothing(boot):

@@ -33,6 +33,7 @@ def test_under_load(boot, tapnet):
           f"{[f'{n / 1e6:.0f}' for n in quiet]}")
     assert rounds.served > ROUNDS / 10 and rounds.count - rounds.served > ROUNDS / 20
     assert sum(busy) / len(busy) > 0.9 * sum(quiet) / len(quiet), (busy, quiet)
+    assert rounds.slowest < 5
     hotplug.check_whole(vm, before)
 
 
@@ -65,7 +66,7 @@ def test_lost_access(boot):
     port, since, start = free_port(), vm.mark(), time.monotonic()
     hv_nic(vm, "add", "--name", "office", "--forward", f"{port}:5201")
     vm.wait_console(r"net: nic\d: address 10\.0\.", 10, since)
-    print(f"an address after {time.monotonic() - start:.2f} s")
+    assert time.monotonic() - start < 3  # a second when nothing else keeps the machine busy
     for options in ([], ["-R"]):
         check_iperf(vm, *options, seconds=1, port=port)
     assert "office" in hv_nic(vm, "list")

@@ -168,6 +168,8 @@ def test_ip_injection(vm, tapnet):
     assert not found.dhcp and found.gateways == wanted.gateways and found.dns == wanted.dns
     wait_for(lambda: set(wanted.addresses) <= set(ic.ip_get(vm, "nic0").addresses), 10,
              "the address of IPv6")
+    ic.ip_set(vm, "nic0", ic.Addresses(False, ["10.77.0.77/24"], [tapnet.here()], []))
+    assert "fd00::77/64" in ic.ip_get(vm, "nic0").addresses  # nothing was said of IPv6
     for broken in ({"address": "10.77.0.300", "subnet": "255.255.255.0"},
                    {"address": "10.77.0.3", "subnet": "255.0.255.0"},
                    {"address": "10.77.0.3"}, {"address": "x" * 500, "subnet": "255.255.255.0"}):
@@ -236,8 +238,9 @@ def test_shutdown(boot, tmp_path):
     client.start()
     wait_for(lambda: vm.stats()["devices"]["nic0"]["rx_bytes"] > before + 1_000_000, 15, "traffic")
     ic.ask_to_end(vm, message="Good night")
-    assert 'power off' in vm.console() and '"Good night"' in vm.console()
-    wait_for(lambda: ic.stats(vm, "heartbeat")["application"] == "stopped", 5, "stopped")
+    vm.wait_console('"Good night"', 10)  # the answer goes out before the log is written
+    vm.wait_console("power: power off", 10)
+    wait_for(lambda: ic.stats(vm, "heartbeat")["application"] == "stopped", 15, "stopped")
     with pytest.raises(OSError), socket.create_connection(("127.0.0.1", vm.port), 10) as sock:
         sock.sendall(b"x")  # user networking accepts before it asks the guest
         assert not sock.recv(1), "there is somebody"
