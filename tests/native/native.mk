@@ -17,18 +17,19 @@ NATIVE_LWIP := -fno-sanitize=alignment,shift $(LWIP_CFLAGS)
 define native_program
 build/$(1)/ours/%.o: %.c tests/native/native.mk net/lwip.mk
 	@mkdir -p $$(@D)
-	$$(CC) $(NATIVE_FLAGS) $(2) -Wall -Wextra -Werror -MMD -c $$< -o $$@
+	@$$(CC) $(NATIVE_FLAGS) $(2) -Wall -Wextra -Werror -MMD -c $$< -o $$@
 
 build/$(1)/lwip/%.o: $(LWIP_DIR)/%.c tests/native/native.mk net/lwip.mk
 	@mkdir -p $$(@D)
-	$$(CC) $(NATIVE_FLAGS) $(2) $(NATIVE_LWIP) -MMD -MF $$(@:.o=.d) -MT $$@ -c $$< -o $$@.tmp
-	objcopy --set-section-flags .bss=alloc,load,contents,data --rename-section .bss=percore \
+	@$$(CC) $(NATIVE_FLAGS) $(2) $(NATIVE_LWIP) -MMD -MF $$(@:.o=.d) -MT $$@ -c $$< -o $$@.tmp
+	@objcopy --set-section-flags .bss=alloc,load,contents,data --rename-section .bss=percore \
 		--rename-section .data=percore --rename-section .data.rel.local=percore $$@.tmp $$@
-	rm $$@.tmp
+	@rm $$@.tmp
 
 build/$(1)/dunlin-native: $(NATIVE_OURS:%.c=build/$(1)/ours/%.o) \
 		$(LWIP_SOURCES:%.c=build/$(1)/lwip/%.o)
-	$$(CC) $(2) $$^ -o $$@
+	@echo "  LD      $$@"
+	@$$(CC) $(2) $$^ -o $$@
 
 -include $(patsubst %.c,build/$(1)/ours/%.d,$(NATIVE_OURS)) \
 	$(patsubst %.c,build/$(1)/lwip/%.d,$(LWIP_SOURCES))
