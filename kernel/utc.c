@@ -83,7 +83,7 @@ static void step(uint64_t now, int64_t offset, int64_t by)
     steps++;
     utc_text(now + (uint64_t)offset, text);
     if (!known)
-        log_info("clock: the host says that it is %s", text);
+        log_debug("clock: the host says that it is %s", text);
     else if (by > LOUD || by < -LOUD)
         log_info("clock: set %s by %lld ms, to %s", by > 0 ? "ahead" : "back",
                  (long long)((by > 0 ? by : -by) / (int64_t)TIME_MS), text);

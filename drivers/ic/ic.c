@@ -72,8 +72,8 @@ static void negotiate(struct ic_service *s, struct ic_header *header, uint8_t *b
         reply.head.framework_count = reply.head.message_count = 1;
         reply.framework = s->framework;
         reply.message = s->version;
-        log_info("ic: %s: version %u.%u, framework %u.%u", s->name, s->version.major,
-                 s->version.minor, s->framework.major, s->framework.minor);
+        log_debug("ic: %s: version %u.%u, framework %u.%u", s->name, s->version.major,
+                  s->version.minor, s->framework.major, s->framework.minor);
     } else {
         s->failed++;
         log_warn("ic: %s: the host offers no version that we know", s->name);

@@ -50,11 +50,10 @@ struct ic_header { // of every packet's payload
 static_assert(offsetof(struct ic_header, status) == 20, "IC header");
 static_assert(sizeof(struct ic_header) == 28, "IC header");
 
-struct ic_negotiate { // both ways: then the versions, those of the framework first
+struct ic_negotiate { // both ways: then struct ic_version for each, those of the framework first
     uint16_t framework_count;
     uint16_t message_count;
     uint32_t reserved;
-    struct ic_version versions[];
 } __attribute__((packed));
 static_assert(sizeof(struct ic_negotiate) == 8, "negotiate");
 

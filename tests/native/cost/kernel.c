@@ -11,7 +11,6 @@
 #include "kernel/power.h"
 #include "kernel/random.h"
 #include "kernel/time.h"
-#include "kernel/utc.h"
 
 #define STB_SPRINTF_IMPLEMENTATION
 #define STB_SPRINTF_NOFLOAT
@@ -58,9 +57,4 @@ void power_register(const struct power_work *work)
 bool power_ending(void)
 {
     return false;
-}
-
-void utc_watch(void (*fn)(int64_t by))
-{
-    (void)fn; // nobody sets the clock
 }
