@@ -476,11 +476,10 @@ void sender_path_narrower(const struct tcp_pcb *pcb)
 
 // ---- The core's loop ----
 
-// Looks after those that need it. Returns whether any did; *count: senders that are ready.
-static bool look_after_all(uint64_t now, unsigned *count)
+// Looks after those that need it. Returns whether any did.
+static bool look_after_all(uint64_t now)
 {
     bool worked = false;
-    *count = 0;
     for (struct sender *s = senders; s; s = next_one) {
         next_one = s->next;
         running = s;
@@ -488,13 +487,21 @@ static bool look_after_all(uint64_t now, unsigned *count)
             worked |= s->pending;
             look_after(s, now);
         }
-        if (running && s->ready) {
-            s->blocked = false;
-            ++*count;
-        }
     }
     running = next_one = NULL;
     return worked;
+}
+
+// Begins a round of turns: how many senders take part. No callback runs before its end, so none of them
+// goes.
+static unsigned begin_round(void)
+{
+    unsigned count = 0;
+    for (struct sender *s = senders; s; s = s->next) {
+        s->blocked = false;
+        count += s->ready;
+    }
+    return count;
 }
 
 // Those that are ready send in turns, so that all get the same of what the NIC takes, however much each
@@ -523,10 +530,9 @@ bool sender_poll(void)
     if (!attention && now < wake_at)
         return false;
     uint64_t frames = counts[FRAMES];
-    unsigned ready;
     attention = false;
-    bool worked = look_after_all(now, &ready);
-    if (give_turns(ready, now))
+    bool worked = look_after_all(now);
+    if (give_turns(begin_round(), now))
         attention = true; // each turn of the loop, until there is room
     wake_at = UINT64_MAX;
     for (const struct sender *s = senders; s; s = s->next)

@@ -32,6 +32,8 @@ unit_toeplitz = drivers/netvsc/toeplitz.c
 unit_recovery = net/recovery.c net/scoreboard.c net/congestion.c net/bbr.c net/reno.c \
 	tests/unit/fake_path.c
 unit_scoreboard = net/scoreboard.c
+unit_sender = net/sender.c net/recovery.c net/scoreboard.c net/congestion.c net/bbr.c net/reno.c
+unit_sender_cflags = $(unit_front_cflags)
 unit_utc = kernel/utc.c
 
 # VMBus and netvsc on the scripted host, with the client of most of these tests: compiled once.
