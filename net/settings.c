@@ -251,6 +251,18 @@ static int configure4(struct interface *interface, const struct net_nic_settings
     return c->dhcp ? start_dhcp(interface) : 0;
 }
 
+// Then no other NIC may get it.
+static bool has_address_of_net(struct interface *interface)
+{
+    const struct nic_config *net = &config.net;
+    if (!net->dhcp && interface->settings.config.address == net->address)
+        return true;
+    ip6_addr_t address = {0};
+    memcpy(address.addr, net->address6, sizeof(address.addr));
+    return net->ip6 == CONFIG_IP6_STATIC &&
+           netif_get_ip6_addr_match(&interface->netif, &address) >= 0;
+}
+
 int net_configure(const uint8_t instance[16], const struct net_nic_settings *wanted)
 {
     struct interface *interface = interface_first();
@@ -263,12 +275,13 @@ int net_configure(const uint8_t instance[16], const struct net_nic_settings *wan
         return error;
     struct settings *s = &interface->settings;
     log_info("net: %s: configured by the host", name_of(interface));
-    s->main = false;
     s->dns_count = wanted->dns_count;
     memcpy(s->dns, wanted->dns, sizeof(s->dns));
     if (!wanted->keep6 && s->config.ip6 != CONFIG_IP6_OFF) {
         memcpy(s->config.gateway6, wanted->gateway6, sizeof(s->config.gateway6));
         address6_by_hand(interface, wanted->address6, wanted->count6);
     }
-    return configure4(interface, wanted);
+    error = configure4(interface, wanted);
+    s->main = s->main && has_address_of_net(interface);
+    return error;
 }

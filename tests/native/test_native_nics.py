@@ -324,3 +324,21 @@ def test_address_of_all_is_for_one():
         native.wait_objects(objects, 20)
     finally:
         native.close()
+
+
+def test_address_of_all_given_by_the_host():
+    """Who has [net]'s address keeps it from others, also if the host gave it that again."""
+    native = Native("--cores", 2, "--address6", "2001:db8:77::2/64", taps=2)
+    try:
+        for given, other in (("10.77.0.2/24", b"dhcp"), ("10.77.0.9/24 2001:db8:77::2", b"dhcp"),
+                             ("10.77.0.9/24", b"static")):
+            native.type("remove 1")
+            start = len(native.log)
+            native.type(f"configure 0 {given}")
+            native.wait_log(rb"configured: 0\n", start=start)
+            native.type("add 1")
+            native.type("report")
+            said = native.wait_log(rb"report: nic1 up (\w+) ", start=start)[1]
+            assert said == other, given
+    finally:
+        native.close()
