@@ -253,7 +253,7 @@ static void put(uint16_t type, const void *payload, uint32_t size)
 
 static struct { // the last answer
     struct ic_header header;
-    uint8_t body[12000];
+    uint8_t body[3 * PAGE_SIZE];
 } reply;
 static uint32_t reply_size; // 0: there is none
 
@@ -274,7 +274,7 @@ static void take_reply(void)
 
 static struct {
     struct ic_header header;
-    uint8_t body[12000];
+    uint8_t body[3 * PAGE_SIZE];
 } message;
 
 static void prepare(uint16_t type, const void *body, uint32_t size)
@@ -432,6 +432,20 @@ static void test_bad_frames(void **state)
     take_reply();
     assert_int_equal(reply_size, 0);
     assert_int_equal(ic_heartbeat_service.bad, bad + 5);
+    assert_int_equal(ask(IC_HEARTBEAT, &h, sizeof(h)), IC_OK);
+    go();
+}
+
+// The longest that the ring takes: its answer, of the same length, fits too.
+static void test_full_ring(void **state)
+{
+    struct ic_heartbeat h = {.sequence = 1};
+    uint32_t most = host_out.size - 2 * PACKET_TRAILER - sizeof(struct packet_descriptor) -
+                    sizeof(message.header);
+
+    (void)state;
+    ready(&ic_heartbeat_service, 3);
+    assert_int_equal(ask(IC_HEARTBEAT, NULL, most), IC_OK);
     assert_int_equal(ask(IC_HEARTBEAT, &h, sizeof(h)), IC_OK);
     go();
 }
@@ -932,6 +946,7 @@ int main(void)
         cmocka_unit_test(test_versions),
         cmocka_unit_test(test_bad_negotiation),
         cmocka_unit_test(test_bad_frames),
+        cmocka_unit_test(test_full_ring),
         cmocka_unit_test(test_broken_ring),
         cmocka_unit_test(test_host_does_not_read),
         cmocka_unit_test(test_one_of_each),
