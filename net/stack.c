@@ -240,16 +240,17 @@ err_t net_tcp_segment_in(struct tcp_pcb *pcb, const struct tcp_hdr *header, u16_
     // While there was no window at all tcp_write() makes segments of any length, and asserts when there
     // is a small one.
     pcb->snd_wnd_max = LWIP_MAX(pcb->snd_wnd_max, 2 * STACK_MSS_LEAST);
-    sender_segment_in(pcb, header, p->tot_len, &options);
+    u32_t end = header->seqno + p->tot_len + (TCPH_FLAGS(header) & TCP_FIN ? 1 : 0);
+    if (TCP_SEQ_GT(header->seqno, pcb->rcv_nxt) && TCP_SEQ_GT(end, pcb->rcv_nxt + pcb->rcv_wnd)) {
+        overrunning++;
+        return ERR_BUF;
+    }
+    // What lies before the window as a whole is old or a guess, and acknowledges nothing (RFC 9293).
+    if (!TCP_SEQ_LT(end, pcb->rcv_nxt))
+        sender_segment_in(pcb, header, p->tot_len, &options);
     if (p->tot_len && interface_arriving_segments() > 1)
         ack_at_batch_end(pcb);
-    if (!TCP_SEQ_GT(header->seqno, pcb->rcv_nxt))
-        return ERR_OK;
-    u32_t end = header->seqno + p->tot_len + (TCPH_FLAGS(header) & TCP_FIN ? 1 : 0);
-    if (!TCP_SEQ_GT(end, pcb->rcv_nxt + pcb->rcv_wnd))
-        return ERR_OK;
-    overrunning++;
-    return ERR_BUF;
+    return ERR_OK;
 }
 
 u32_t net_ooseq_limit(void)

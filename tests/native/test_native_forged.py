@@ -3,6 +3,7 @@
 ends, nothing is lost, and the connection goes on."""
 
 import os
+import socket
 import struct
 import subprocess
 import time
@@ -79,14 +80,50 @@ def test_acknowledgement_of_what_was_never_sent(native):
     raw = raw_socket(native)
     with subprocess.Popen([*native.inside, "iperf3", "-c", SERVER, "-R", "-t", "1", "--cport", "40000"],
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as client:
+        place = 0  # in the receive window: else the acknowledgement does not even count
+        while not place:
+            packet = raw.recv(65536)[14:]
+            if len(packet) > 1000 and packet[9] == 6 and packet[22:24] == struct.pack("!H", 40000):
+                place = struct.unpack("!I", packet[28:32])[0]
         for number in range(1000):
-            raw.send(frame(segment(HERE, 40000, IPERF3, number * 77777777, number * 99999989,
-                                   flags=0x10)))
+            raw.send(frame(segment(HERE, 40000, IPERF3, place, number * 99999989, flags=0x10)))
             time.sleep(0.001)
         said, _ = client.communicate(timeout=30)
     raw.close()
     assert client.returncode == 0, said
     assert native.stats()["sender"]["acked_ahead"] > 0
+
+
+def test_acknowledgement_by_an_old_segment(native):
+    """Of all that goes out, also of what is lost on the way: the sender does not believe it."""
+    lossy = Native("--offload", "--wire", "delay=10,loss=10000", "--seed", "7")
+    raw, said, forged = raw_socket(lossy), [], 0
+    raw.setblocking(False)
+    try:
+        with subprocess.Popen([*lossy.inside, "iperf3", "-c", SERVER, "-R", "-n", "4M"],
+                              stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as client:
+            end = time.monotonic() + 30
+            while client.poll() is None and time.monotonic() < end:
+                try:
+                    packet = raw.recv(65536)[14:]
+                except BlockingIOError:
+                    time.sleep(0.001)
+                    continue
+                if packet[12:16] != socket.inet_aton(SERVER) or packet[9] != 6 or len(packet) < 1000:
+                    continue
+                source, port, sequence, acknowledged = struct.unpack("!HHII", packet[20:32])
+                length = struct.unpack("!H", packet[2:4])[0] - 20 - (packet[32] >> 4) * 4
+                raw.send(frame(segment(HERE, port, source, acknowledged - 2, sequence + length,
+                                       flags=0x10)))
+                forged += 1
+            client.kill()
+            said = client.communicate()[0]
+        assert client.returncode == 0, said
+        assert forged > 50
+        assert lossy.stats()["sender"]["resent"] > 0
+    finally:
+        raw.close()
+        lossy.close()
 
 
 def test_window_that_opens_a_little(native):
