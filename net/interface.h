@@ -63,6 +63,8 @@ struct interface {
 // netif.c: from now on IPv4 packets may be so long, and IPv6's if that is enough for them; the connections
 // that there are follow. The calling core.
 void interface_set_mtu(struct interface *interface, uint16_t mtu);
+// netif.c: the most that the link lets a connection's MSS be; a path may let it be less.
+uint16_t interface_link_mss(const struct interface *interface, const struct tcp_pcb *pcb);
 // netif.c: the calling core's interface of a NIC, or NULL. The pointer is only compared.
 struct interface *interface_of(const struct nic *nic);
 // The first of the calling core's, which are linked by `next`, or NULL.
@@ -115,7 +117,7 @@ err_t interface_output6(struct netif *netif, struct pbuf *p, const ip6_addr_t *a
 // To be called at the beginning of each turn of the loop.
 void interface_new_turn(void);
 // To be called where lwIP has built a TCP segment of `length` bytes with its header, which is about to
-// go out: one that is longer than pcb->mss will be cut by the NIC.
+// go out: one that is longer than pcb->mss, or than the way takes, will be cut by the NIC.
 void interface_tcp_out(const struct tcp_pcb *pcb, const struct tcp_hdr *header, uint32_t length);
 // The longest IP packet with a TCP segment larger than the MSS that the NIC cuts; 0: it cuts none.
 uint32_t interface_large_max(const struct netif *netif, bool ip6);

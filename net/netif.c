@@ -42,6 +42,12 @@ const struct interface *interface_peek(unsigned core, unsigned index)
     return i;
 }
 
+uint16_t interface_link_mss(const struct interface *interface, const struct tcp_pcb *pcb)
+{
+    return IP_IS_V6(&pcb->remote_ip) ? (u16_t)(interface->netif.mtu6 - IP6_HLEN - TCP_HLEN)
+                                     : (u16_t)(interface->mtu - IP_HLEN - TCP_HLEN);
+}
+
 static void lower_mss(struct interface *interface)
 {
     const struct netif *netif = &interface->netif;
@@ -52,9 +58,7 @@ static void lower_mss(struct interface *interface)
     }
     for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb; pcb = pcb->next)
         if (pcb->netif_idx == netif_get_index(netif))
-            stack_lower_mss(pcb, IP_IS_V6(&pcb->remote_ip)
-                                     ? (u16_t)(netif->mtu6 - IP6_HLEN - TCP_HLEN)
-                                     : (u16_t)(netif->mtu - IP_HLEN - TCP_HLEN));
+            stack_lower_mss(pcb, interface_link_mss(interface, pcb));
 }
 
 void interface_set_mtu(struct interface *interface, uint16_t mtu)

@@ -222,6 +222,14 @@ static void mend_mss(const struct tcp_options *options, bool first_syn)
     }
 }
 
+// The MTU may have become smaller while lwIP had longer segments.
+static void follow_mtu(struct tcp_pcb *pcb)
+{
+    uint16_t most = interface_link_mss(ip_current_input_netif()->state, pcb);
+    if (pcb->mss > most)
+        stack_lower_mss(pcb, most);
+}
+
 // lwIP trims what reaches beyond the window if it is in order or the last out of order, but not
 // otherwise, and later asserts that nothing did. No honest peer sends such a segment: the right edge
 // of a window never moves left here.
@@ -248,6 +256,7 @@ err_t net_tcp_segment_in(struct tcp_pcb *pcb, const struct tcp_hdr *header, u16_
     // What lies before the window as a whole is old or a guess, and acknowledges nothing (RFC 9293).
     if (!TCP_SEQ_LT(end, pcb->rcv_nxt))
         sender_segment_in(pcb, header, p->tot_len, &options);
+    follow_mtu(pcb);
     if (p->tot_len && interface_arriving_segments() > 1)
         ack_at_batch_end(pcb);
     return ERR_OK;

@@ -71,7 +71,8 @@ void stack_free_received(struct pbuf *p);
 
 // A path is too narrow for a connection's segments: what is sent from now on has at most `mss` bytes.
 // Changes nothing while lwIP still has a longer segment to send or send again: that would never fit its
-// congestion window, and the next tcp_write() asserts; the path then cuts them. The connection's core.
+// congestion window, and the next tcp_write() asserts; the path then cuts them. What the link itself has
+// no room for is tried again when segments arrive. The connection's core.
 void stack_lower_mss(struct tcp_pcb *pcb, uint16_t mss);
 
 // How many segments of a connection were sent more than once. The connection's core.

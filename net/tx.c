@@ -222,22 +222,25 @@ void interface_tcp_out(const struct tcp_pcb *pcb, const struct tcp_hdr *header, 
     restore_path_mtu(); // the last one may have failed before it came to interface_output6()
     bool ip6 = pcb && IP_IS_V6(&pcb->remote_ip);
     if (!pcb || pcb->mss < STACK_MSS_LEAST ||
-        length <= (ip6 ? IP6_MIN_MTU_LENGTH - IP6_HLEN : (uint32_t)pcb->mss + TCP_HLEN))
+        length <= (ip6 ? IP6_MIN_MTU_LENGTH - IP6_HLEN : STACK_MSS_LEAST + TCP_HLEN))
         return;
     struct netif *netif = pcb->netif_idx == NETIF_NO_INDEX
                               ? ip_route(&pcb->local_ip, &pcb->remote_ip)
                               : netif_get_by_index(pcb->netif_idx);
     if (!netif || netif->linkoutput != interface_transmit)
         return;
-    uint16_t mss = pcb->mss;
-    if (ip6) { // the path may have become narrower than the connection's segments
-        u16_t *mtu = path_mtu(netif, pcb);
-        mss = LWIP_MIN(mss, (uint16_t)(*mtu - IP6_HLEN - TCP_HLEN));
-        if (length <= (uint32_t)mss + TCP_HLEN || !interface_large_max(netif, true))
-            return;
-        large.path_mtu = mtu;
-        large.path_mtu_was = *mtu;
-        *mtu = UINT16_MAX;
+    // The way may have become narrower than the connection's segments.
+    u16_t *mtu6 = ip6 ? path_mtu(netif, pcb) : NULL;
+    uint16_t way =
+        ip6 ? (uint16_t)(*mtu6 - IP6_HLEN - TCP_HLEN) : interface_link_mss(netif->state, pcb);
+    uint16_t mss = LWIP_MIN(pcb->mss, way);
+    if (mss < STACK_MSS_LEAST || length <= (uint32_t)mss + TCP_HLEN ||
+        !interface_large_max(netif, ip6))
+        return;
+    if (ip6) {
+        large.path_mtu = mtu6;
+        large.path_mtu_was = *mtu6;
+        *mtu6 = UINT16_MAX;
     }
     large.header = header;
     large.mss = (uint16_t)(mss - (TCPH_HDRLEN_BYTES(header) - TCP_HLEN));

@@ -8,6 +8,7 @@ import re
 import socket
 import struct
 import subprocess
+import threading
 import time
 
 import pytest
@@ -149,6 +150,52 @@ def test_mtu_and_dns(native, folder):
         sock.close()
     finally:
         server.close()
+
+
+@pytest.mark.parametrize("options", [["--offload"], []], ids=["large-send", "plain"])
+def test_mtu_while_data_waits(folder, options):
+    """lwIP has segments that are longer than the link takes now: where the NIC cuts segments they go as
+    several, else as fragments; what is written when they are gone is shorter."""
+    def sniff():
+        sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(0x800))
+        sock.bind(("tap0", 0))
+        sock.settimeout(0.5)
+        return sock
+
+    def fragments(sock):
+        count = 0
+        with contextlib.suppress(TimeoutError):
+            while True:
+                frame = sock.recv(65536)
+                count += frame[26:30] == socket.inet_aton(address) and (frame[20] & 0x3f or frame[21]) != 0
+        return count
+    native = Native("--cores", 2, *options, address=False)
+    server = Server(native, folder=folder)
+    try:
+        address = lease(native)
+        sock, data = client(native, address), os.urandom(120_000)
+        check(sock, 100)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 10_000)
+        sender = threading.Thread(target=sock.sendall, args=(data,))
+        sender.start()
+        sender.join(1)  # its echo fills the window and waits
+        server.close()
+        server = Server(native, "--dhcp-option=26,1100", folder=folder)
+        native.type("revalidate 7200")
+        native.wait_log(rb"net: nic0: MTU 1100\n")
+        with native.enter(sniff) as raw:
+            back = b""
+            while len(back) < len(data):
+                back += sock.recv(65536)
+            assert back == data
+            sender.join()
+            assert (fragments(raw) > 0) == (not options)
+            check(sock)
+            assert fragments(raw) == 0
+        sock.close()
+    finally:
+        server.close()
+        native.close()
 
 
 def test_mtu_beyond(native, folder):
