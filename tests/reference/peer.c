@@ -6,14 +6,22 @@
 //     peer          TCP port 7: echo; TCP and UDP port 9: discard; until it is killed
 //     peer stats    what the running one has counted so far, as one line of JSON
 //     peer await IF waits, without polling, until there is a network interface of that name
+//     peer hashes IF says, once it listens, "listening", then of each TCP SYN that comes in there
+//                   the kernel's hash (the NIC's, if it gave one), addresses and ports in hex, as
+//                   they are in the packet; until it is killed
 #define _GNU_SOURCE
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_ether.h>
+#include <linux/if_packet.h>
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <netinet/ip.h>
+#include <netinet/ip6.h>
 #include <netinet/tcp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdint.h>
@@ -33,6 +41,8 @@
 #define DATAGRAMS 64
 #define BUFFER_BYTES 65536
 #define DISCARD_BYTES (1 << 20)
+#define BLOCK_BYTES 65536 // of the ring for captured packets
+#define BLOCKS 4
 
 // One thread's, in lines of its own.
 struct __attribute__((aligned(128))) counters {
@@ -227,8 +237,90 @@ static int await_interface(const char *name)
     return 0;
 }
 
+static void print_hex(const void *data, unsigned bytes)
+{
+    for (unsigned i = 0; i < bytes; i++)
+        printf("%02x", ((const uint8_t *)data)[i]);
+}
+
+// A packet with an IP header at `ip`; all but TCP SYNs without extension headers are passed over.
+static void print_hash(const void *ip, unsigned bytes, uint32_t hash)
+{
+    const struct iphdr *ip4 = ip;
+    const struct ip6_hdr *ip6 = ip;
+    const void *addresses;
+    unsigned address_bytes, header;
+    if (bytes >= sizeof(*ip4) && ip4->version == 4 && ip4->protocol == IPPROTO_TCP) {
+        addresses = &ip4->saddr;
+        address_bytes = 8;
+        header = ip4->ihl * 4u;
+    } else if (bytes >= sizeof(*ip6) && ip4->version == 6 && ip6->ip6_nxt == IPPROTO_TCP) {
+        addresses = &ip6->ip6_src;
+        address_bytes = 32;
+        header = sizeof(*ip6);
+    } else {
+        return;
+    }
+    const struct tcphdr *tcp = (const void *)((const char *)ip + header);
+    if (bytes < header + sizeof(*tcp) || !tcp->syn || tcp->ack)
+        return;
+    printf("%08x ", hash);
+    print_hex(addresses, address_bytes);
+    print_hex(tcp, 4);
+    printf("\n");
+}
+
+// Only this kind of ring (TPACKET_V3) tells the hash.
+static char *open_capture(const char *name, int *fd)
+{
+    static const int version = TPACKET_V3;
+    struct tpacket_req3 ring = {.tp_block_size = BLOCK_BYTES,
+                                .tp_block_nr = BLOCKS,
+                                .tp_frame_size = 2048,
+                                .tp_frame_nr = BLOCK_BYTES / 2048 * BLOCKS,
+                                .tp_retire_blk_tov = 10, // milliseconds
+                                .tp_feature_req_word = TP_FT_REQ_FILL_RXHASH};
+    struct sockaddr_ll all = {.sll_family = AF_PACKET,
+                              .sll_protocol = htons(ETH_P_ALL),
+                              .sll_ifindex = (int)if_nametoindex(name)};
+    *fd = socket(AF_PACKET, SOCK_RAW | SOCK_CLOEXEC, 0);
+    if (*fd < 0 || setsockopt(*fd, SOL_PACKET, PACKET_VERSION, &version, sizeof(version)) < 0 ||
+        setsockopt(*fd, SOL_PACKET, PACKET_RX_RING, &ring, sizeof(ring)) < 0)
+        fail("packet socket");
+    char *blocks = mmap(NULL, BLOCK_BYTES * BLOCKS, PROT_READ | PROT_WRITE, MAP_SHARED, *fd, 0);
+    if (blocks == MAP_FAILED || bind(*fd, (struct sockaddr *)&all, sizeof(all)) < 0)
+        fail(name);
+    return blocks;
+}
+
+static _Noreturn void print_hashes(const char *name)
+{
+    int fd;
+    char *blocks = open_capture(name, &fd);
+    printf("listening\n");
+    for (unsigned number = 0;; number = (number + 1) % BLOCKS) {
+        fflush(stdout);
+        struct tpacket_block_desc *block = (void *)(blocks + (size_t)number * BLOCK_BYTES);
+        while (
+            !(__atomic_load_n(&block->hdr.bh1.block_status, __ATOMIC_ACQUIRE) & TP_STATUS_USER)) {
+            struct pollfd ready = {.fd = fd, .events = POLLIN};
+            poll(&ready, 1, -1);
+        }
+        char *packet = (char *)block + block->hdr.bh1.offset_to_first_pkt;
+        for (unsigned left = block->hdr.bh1.num_pkts; left; left--) {
+            const struct tpacket3_hdr *header = (const void *)packet;
+            print_hash(packet + header->tp_net,
+                       header->tp_mac + header->tp_snaplen - header->tp_net, header->hv1.tp_rxhash);
+            packet += header->tp_next_offset;
+        }
+        __atomic_store_n(&block->hdr.bh1.block_status, TP_STATUS_KERNEL, __ATOMIC_RELEASE);
+    }
+}
+
 int main(int argc, char **argv)
 {
+    if (argc > 2 && !strcmp(argv[1], "hashes"))
+        print_hashes(argv[2]);
     if (argc > 2 && !strcmp(argv[1], "await"))
         return await_interface(argv[2]);
     if (argc > 1 && !strcmp(argv[1], "stats"))

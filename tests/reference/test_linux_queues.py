@@ -3,6 +3,7 @@
 traffic, and everything a guest may change about them at run time can be changed."""
 
 import re
+import socket
 
 import pytest
 
@@ -36,7 +37,7 @@ def wait_channels(guest, count):
 @pytest.fixture(scope="module")
 def guest(module_boot, tapnet):
     linux = Linux(module_boot.start(**spec_fields(
-        vcpus=4, nics=["tap:tap0,mac=00:15:5d:44:4c:79"], netns=tapnet.name,
+        "peer=on", vcpus=4, nics=["tap:tap0,mac=00:15:5d:44:4c:79"], netns=tapnet.name,
         nic_opts=[f"queues={QUEUES}"])))
     wait_channels(linux, QUEUES)
     return linux
@@ -103,6 +104,59 @@ def test_table(guest, tapnet):
         assert counts[1] > 100 and counts[0] < 20 and counts[2:] == [0, 0], counts
     finally:
         guest.check("ethtool -X eth0 default")
+
+
+def toeplitz(key, data):
+    """The hash of receive side scaling: the sum of the key's 32-bit windows where the data has a 1."""
+    bits, window, result = int.from_bytes(data, "big"), int.from_bytes(key, "big"), 0
+    for place in range(8 * len(data)):
+        if bits >> (8 * len(data) - 1 - place) & 1:
+            result ^= window >> (8 * len(key) - 32 - place) & 0xffffffff
+    return result
+
+
+def connect(guest, tapnet, address):
+    """A connection to the guest's discard port; returns it with its addresses and ports as they are
+    in its packets, and the channels that meanwhile got any."""
+    before = nic(guest)["channels"]
+    sock = tapnet.enter(lambda: socket.create_connection((address, 9), timeout=20))
+    got = {i for i, (old, new) in enumerate(zip(before, nic(guest)["channels"]))
+           if new["rx_packets"] > old["rx_packets"]}
+    ends = (sock.getsockname(), sock.getpeername())
+    parts = [socket.inet_pton(sock.family, end[0].split("%")[0]) for end in ends]
+    return sock, b"".join(parts + [end[1].to_bytes(2, "big") for end in ends]), got
+
+
+@pytest.mark.parametrize("family", ["IPv4", "IPv6"])
+def test_hash(guest, tapnet, family):
+    """Each frame comes with its hash by the guest's key, and on the channel that the guest's table
+    has for that. Had a frame none, the guest's kernel would make one up by another key."""
+    shown = guest.check("ethtool -x eth0")
+    key = bytes.fromhex(re.search(r"RSS hash key:\s+([\da-f:]+)", shown)[1].replace(":", ""))
+    table = [int(queue) for row in re.findall(r"^ *\d+:((?: +\d+)+)$", shown, re.M)
+             for queue in row.split()]
+    assert len(key) == 40 and len(table) == 128
+    address = guest.address
+    if family == "IPv6":
+        guest.check("ip -6 address add fe80::77/64 dev eth0")
+        address = "fe80::77%tap0"
+    pid = guest.check("peer hashes eth0 >/tmp/hashes & "
+                      "until grep -q listening /tmp/hashes; do sleep 0.1; done; echo $!")
+    sockets, expected = [], {}
+    try:
+        for _ in range(20):
+            sock, input_, channels = connect(guest, tapnet, address)
+            sockets.append(sock)
+            expected[input_] = toeplitz(key, input_)
+            assert table[expected[input_] % len(table)] in channels
+        guest.check("until [ $(sort -u /tmp/hashes | wc -l) -gt 20 ]; do sleep 0.1; done")
+    finally:
+        guest.check(f"kill {pid}")
+        for sock in sockets:
+            sock.close()
+    lines = guest.check("grep ' ' /tmp/hashes").splitlines()
+    assert {bytes.fromhex(ends): int(value, 16) for value, ends in map(str.split, lines)} == expected
+    assert len(set(expected.values())) == 20
 
 
 def test_move_interrupts(guest, tapnet):
