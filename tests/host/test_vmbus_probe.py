@@ -3,11 +3,20 @@
 (vmbus_probe.c): what the guest gets for it, and that the host names the rule."""
 
 import re
+import socket
+import struct
 
 import pytest
 
-from support import ROOT, make
+from support import ROOT, free_port, make
 from test_ic_probe import RULES as IC_RULES
+
+# When the probe listens, these frames come: (destination, number that the frame begins with). The
+# last one is for the NIC itself, as it has to be in any case.
+FRAMES = [("01005e000701", 2), ("01005e000702", 3), ("01005e000703", 4), ("ffffffffffff", 5),
+          ("00155d444c99", 6), ("00155d444c00", 1)]
+LISTENERS = ["no group", "a group", "two groups", "the same groups", "no filter for groups",
+             "all groups", "no group again"]
 
 # Name of the trial: (result, rule that the host must name in its log). "fatal": the channel is not
 # served any more; 0x8000ffff: the host's general failure; 0x1 and 0x2: NVSP success and failure.
@@ -241,6 +250,25 @@ EXPECTED = {
     "halt": ("0x1", None),
     "data after halt": ("0x2", "rndis-not-initialized"),
     "after halt": ("served", None),
+    **{listener: ("listens", None) for listener in LISTENERS},
+    # which of FRAMES came, one bit each
+    "heard without a group": ("0x2", None),
+    "group": ("0x1", None),
+    "group's answer": ("0x0", None),
+    "heard with a group": ("0x6", None),
+    "groups": ("0x1", None),
+    "groups' answer": ("0x0", None),
+    "heard with two groups": ("0xe", None),
+    "half a group": ("0x1", None),
+    "answer to half a group": ("0xc0010015", None),
+    "33 groups": ("0x1", None),
+    "answer to 33 groups": ("0xc0010015", None),
+    "heard as before": ("0xe", None),
+    "heard without filter for groups": ("0x2", None),
+    "heard of all groups": ("0x1e", None),
+    "groups taken back": ("0x1", None),
+    "answer to no groups": ("0x0", None),
+    "heard in the end": ("0x2", None),
     "frame on subchannel": ("0x1", None),
     "query on subchannel": ("0x2", "rndis-control-on-subchannel"),
     "subchannel": ("served", None),
@@ -272,12 +300,26 @@ def breaks_rules(test):
     return test
 
 
+def send_frames(vm, cable):
+    """FRAMES for each of LISTENERS; `cable` leads to QEMU's -netdev socket: each after its length."""
+    for listener in LISTENERS:
+        vm.wait_console(rf"^probe: {listener}: listens", 90)
+        for destination, number in FRAMES:
+            frame = bytes.fromhex(destination + "020000000001" + "88b5") + bytes([number]) + bytes(45)
+            cable.sendall(struct.pack("!I", len(frame)) + frame)
+
+
 @breaks_rules
 def test_rules(boot):
     make("-f", "tests/host/host.mk")
+    port = free_port()
     vm = boot.start(efi=ROOT / "build" / "test" / "vmbus_probe.efi", direct=True, vcpus=1,
-                    memory=128, nic_opts=["queues=64"], ic=False)
-    assert vm.wait_exit(90) == "guest-shutdown"
+                    memory=128, nics=[f"socket:listen=127.0.0.1:{port}"], nic_opts=["queues=64"],
+                    ic=False)
+    vm.wait_console(rf"^probe: {LISTENERS[0]}: listens", 90)
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as cable:
+        send_frames(vm, cable)
+        assert vm.wait_exit(90) == "guest-shutdown"
 
     results = dict(re.findall(r"^probe: (.*): (\S+)$", vm.console(), re.MULTILINE))
     assert results == {name: result for name, (result, _) in EXPECTED.items()}

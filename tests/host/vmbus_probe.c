@@ -743,6 +743,66 @@ static void try_control(void)
     say_life("after halt");
 }
 
+/* --- Filter and list of groups ------------------------------------------ */
+
+/* The list: @bytes of two groups, 01:00:5e:00:07:01 and :02, and whatever comes behind them. */
+static void set_groups(const char *name, const char *answer, uint32_t bytes)
+{
+    SECTION_WORDS(5, 28 + 200, 9, 0x1010103, bytes, 20, 0, 0x005e0001, 0x00010107, 0x0207005e);
+    try_request(name, answer, 28 + 200);
+}
+
+/* What the test's frames begin with is their number, 1 to 31; number 1 ends them. One bit each. */
+static uint32_t hear(void)
+{
+    struct packet p;
+    uint32_t heard = 0;
+
+    while (!(heard & 2) && take_packet(&p, 5 * PATIENCE)) {
+        if (p.type != XFER_PAGES) {
+            continue;
+        }
+        for (uint32_t i = 0; i < p.body[1] && 3 + 2 * i < PACKET_WORDS; i++) {
+            const uint8_t *m = recv_buffer + p.body[3 + 2 * i];
+            const uint32_t *words = (const uint32_t *)m;
+
+            if (words[0] == 1) { /* a frame */
+                heard |= 1u << (m[8 + words[2] + 14] & 31);
+            }
+        }
+        give_back(p.id, RNDIS_COMPLETE);
+    }
+    return heard;
+}
+
+static void try_filter(const char *name, const char *came, uint32_t filter)
+{
+    SECTION_WORDS(5, 32, 7, 0x1010e, 4, 20, 0, filter);
+    rndis_status = ~0u;
+    send_section(32);
+    await_answer();
+    say(name, "listens");
+    say_number(came, hear());
+}
+
+/* 1: directed, 2: multicast, 4: all multicast. */
+static void try_groups(void)
+{
+    session(RNDIS);
+    try_filter("no group", "heard without a group", 3);
+    set_groups("group", "group's answer", 6);
+    try_filter("a group", "heard with a group", 3);
+    set_groups("groups", "groups' answer", 12);
+    try_filter("two groups", "heard with two groups", 3);
+    set_groups("half a group", "answer to half a group", 9);
+    set_groups("33 groups", "answer to 33 groups", 198);
+    try_filter("the same groups", "heard as before", 3);
+    try_filter("no filter for groups", "heard without filter for groups", 1);
+    try_filter("all groups", "heard of all groups", 5);
+    set_groups("groups taken back", "answer to no groups", 0);
+    try_filter("no group again", "heard in the end", 3);
+}
+
 /* --- Subchannels -------------------------------------------------------- */
 
 static struct {
@@ -873,6 +933,7 @@ EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system)
     try_largest();
     try_ranges();
     try_control();
+    try_groups();
     try_subchannel();
     try_flood();
     try_end();
