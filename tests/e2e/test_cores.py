@@ -127,6 +127,8 @@ def test_iperf(vm, tapnet, options, counter, most):
     assert len(report.streams) == 64 and all(report.streams), report.streams
     loads = [numbers[counter] - before[core][counter]
              for core, numbers in nic(vm)["cores"].items()]
+    if len(loads) > 8:  # few streams for each, and many cores on each CPU
+        most = 3
     assert max(loads) * len(loads) <= sum(loads) * most, loads
 
 
