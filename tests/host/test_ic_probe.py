@@ -3,13 +3,10 @@
 (ic_probe.c): what the guest gets for it, and that the host names the rule. And time, while the guest
 moves to hosts with another TSC."""
 
-import re
 import time
 
-import pytest
-
+import trials
 from hvlib import ic
-from support import ROOT, make
 
 # Name of the trial: (result, rule that the host must name in its log). "fatal": the channel is not
 # served any more.
@@ -56,20 +53,11 @@ EXPECTED = {
     "time goes back": ("0x0", None),
     "end": ("yes", None),
 }
-RULES = sorted({rule for _, rule in EXPECTED.values() if rule})
 
 
-def breaks_rules(test):
-    for rule in RULES:
-        test = pytest.mark.breaks_rule(rule)(test)
-    return test
-
-
-@breaks_rules
+@trials.breaks_rules(EXPECTED)
 def test_rules(boot):
-    make("-f", "tests/host/host.mk")
-    vm = boot.start(efi=ROOT / "build" / "test" / "ic_probe.efi", direct=True, vcpus=1, memory=128,
-                    nics=[], ic_opts=["heartbeat,reply-timeout-ms=500"])
+    vm = trials.start(boot, "ic_probe.efi", vcpus=1, nics=[], ic_opts=["heartbeat,reply-timeout-ms=500"])
     vm.wait_console(r"^probe: silence: begins", 90)
     assert ic.stats(vm, "heartbeat")["contact"] == "ok"
     deadline = time.monotonic() + 30
@@ -82,9 +70,4 @@ def test_rules(boot):
         ic.migrate(vm, khz * factor // 2, downtime=0.2)
         time.sleep(1)
     assert vm.wait_exit(90) == "guest-shutdown"
-
-    results = dict(re.findall(r"^probe: (.*): (\S+)$", vm.console(), re.MULTILINE))
-    assert results == {name: result for name, (result, _) in EXPECTED.items()}
-
-    broken = [re.search(r"violation: ([\w-]+):", line)[1] for line in vm.violations()]
-    assert broken == [rule for _, rule in EXPECTED.values() if rule]
+    trials.check(vm, EXPECTED)

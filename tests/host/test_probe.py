@@ -4,9 +4,7 @@ the rules, and what one gets that breaks them."""
 
 import re
 
-import pytest
-
-from support import ROOT, make
+import trials
 
 # Name of the trial: (result, rule that the host must name in its log).
 EXPECTED = {
@@ -69,26 +67,12 @@ EXPECTED = {
     "crash text is taken": ("yes", None),
     "end": ("yes", None),
 }
-RULES = sorted({rule for _, rule in EXPECTED.values() if rule})
 
 
-def breaks_rules(test):
-    for rule in RULES:
-        test = pytest.mark.breaks_rule(rule)(test)
-    return test
-
-
-@breaks_rules
+@trials.breaks_rules(EXPECTED)
 def test_probe(boot):
-    make("-f", "tests/host/host.mk")
-    vm = boot.start(efi=ROOT / "build" / "test" / "probe.efi", direct=True, vcpus=2, memory=128,
-                    nics=[])
+    vm = trials.start(boot, "probe.efi", vcpus=2, nics=[])
     assert vm.wait_exit(60) == "guest-shutdown"
-
-    results = dict(re.findall(r"^probe: (.*): (\S+)$", vm.console(), re.MULTILINE))
-    assert results == {name: result for name, (result, _) in EXPECTED.items()}
-
-    broken = [re.search(r"violation: ([\w-]+):", line)[1] for line in vm.violations()]
-    assert broken == [rule for _, rule in EXPECTED.values() if rule]
+    trials.check(vm, EXPECTED)
     assert re.search(r"guest crash: p0=0x11 .* p4=0x19: it was a test \| \.\[31mreally$",
                      vm.host_text(), re.MULTILINE)

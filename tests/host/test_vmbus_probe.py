@@ -6,10 +6,9 @@ import re
 import socket
 import struct
 
-import pytest
-
-from support import ROOT, free_port, make
-from test_ic_probe import RULES as IC_RULES
+import trials
+from support import ROOT, free_port
+from test_ic_probe import EXPECTED as IC_EXPECTED
 
 # When the probe listens, these frames come: (destination, number that the frame begins with). The
 # last one is for the NIC itself, as it has to be in any case.
@@ -290,14 +289,7 @@ EXPECTED = {
     "unload": ("0x11", None),
     "end": ("yes", None),
 }
-RULES = sorted({rule for _, rule in EXPECTED.values() if rule})
 TABLE = ROOT / "tools" / "hyperv-host" / "RULES.md"
-
-
-def breaks_rules(test):
-    for rule in RULES:
-        test = pytest.mark.breaks_rule(rule)(test)
-    return test
 
 
 def send_frames(vm, cable):
@@ -309,25 +301,18 @@ def send_frames(vm, cable):
             cable.sendall(struct.pack("!I", len(frame)) + frame)
 
 
-@breaks_rules
+@trials.breaks_rules(EXPECTED)
 def test_rules(boot):
-    make("-f", "tests/host/host.mk")
     port = free_port()
-    vm = boot.start(efi=ROOT / "build" / "test" / "vmbus_probe.efi", direct=True, vcpus=1,
-                    memory=128, nics=[f"socket:listen=127.0.0.1:{port}"], nic_opts=["queues=64"],
-                    ic=False)
+    vm = trials.start(boot, "vmbus_probe.efi", vcpus=1, nics=[f"socket:listen=127.0.0.1:{port}"],
+                      nic_opts=["queues=64"], ic=False)
     vm.wait_console(rf"^probe: {LISTENERS[0]}: listens", 90)
     with socket.create_connection(("127.0.0.1", port), timeout=10) as cable:
         send_frames(vm, cable)
         assert vm.wait_exit(90) == "guest-shutdown"
-
-    results = dict(re.findall(r"^probe: (.*): (\S+)$", vm.console(), re.MULTILINE))
-    assert results == {name: result for name, (result, _) in EXPECTED.items()}
-
-    broken = [re.search(r"violation: ([\w-]+):", line)[1] for line in vm.violations()]
-    assert broken == [rule for _, rule in EXPECTED.values() if rule]
+    trials.check(vm, EXPECTED)
 
 
 def test_every_rule_is_tried():
     listed = re.findall(r"^\| ([a-z]+-[a-z-]+) \|", TABLE.read_text(encoding="utf-8"), re.MULTILINE)
-    assert set(listed) == set(RULES) | set(IC_RULES)
+    assert set(listed) == set(trials.rules(EXPECTED)) | set(trials.rules(IC_EXPECTED))
