@@ -27,6 +27,24 @@ def free_port():
         return sock.getsockname()[1]
 
 
+def hv(*arguments, typed=""):
+    """Runs tools/hv with `typed` as its input; returns (exit status, all it printed)."""
+    done = subprocess.run([ROOT / "tools/hv", *map(str, arguments)], input=typed, text=True,
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100, check=False)
+    return done.returncode, done.stdout
+
+
+def wait_for(condition, timeout, what):
+    """Polls until condition() is true; what it returned. Fails the test after timeout seconds."""
+    deadline = time.monotonic() + timeout
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
+        time.sleep(0.1)
+
+
 def check_steady(report, seconds, uneven=50):
     """A report of the iperf3 client over so many seconds: it tells of each of them, data arrived in
     each, and no stream was left without its share. More than 8 share less evenly: by up to `uneven`."""

@@ -6,7 +6,7 @@ import re
 import time
 
 from hvlib import iperf
-from support import check_steady, may_differ
+from support import check_steady, may_differ, wait_for
 
 # The heap keeps one empty slab of 16 pages for each of its 19 sizes (kernel/heap.c).
 HEAP_RESERVE = 19 * 16
@@ -19,17 +19,6 @@ def address(vm):
 def stats(vm):
     """The guest's own statistics, by its console command."""
     return json.loads(vm.command("stats", r"^dunlin: stats: (\{.*\})$")[1])
-
-
-def wait_for(condition, timeout, what):
-    """Polls until condition() is true; what it returned. Fails the test after timeout seconds."""
-    deadline = time.monotonic() + timeout
-    while True:
-        value = condition()
-        if value:
-            return value
-        assert time.monotonic() < deadline, f"not within {timeout} s: {what}"
-        time.sleep(0.1)
 
 
 def memory(vm):

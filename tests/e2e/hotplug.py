@@ -7,8 +7,9 @@ import random
 import subprocess
 import time
 
-from dunlin import address, memory, stats, wait_for, wait_memory
+from dunlin import address, memory, stats, wait_memory
 from hvlib import nic
+from support import wait_for
 
 STREAMS = 16
 NAME = "nic1"  # of the NIC that comes and goes; nic0 is the one under load

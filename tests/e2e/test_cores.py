@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from dunlin import address, memory, stats, wait_for, wait_memory
+from dunlin import address, memory, stats, wait_memory
 from hvlib import iperf
+from support import wait_for
 
 LOAD = Path(__file__).with_name("echo_load.py")
 CONFIG = "[services]\necho = on\ndiscard = on\n"

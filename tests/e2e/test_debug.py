@@ -7,10 +7,9 @@ import signal
 import socket
 import subprocess
 
-from dunlin import wait_for
 from hvlib import BUILD
 from hvlib.vm import Vm
-from support import ROOT, free_port
+from support import ROOT, free_port, wait_for
 
 
 def test_gdb():

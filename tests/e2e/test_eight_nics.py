@@ -11,9 +11,10 @@ import time
 
 import pytest
 
-from dunlin import check_iperf, stats, wait_for
+from dunlin import check_iperf, stats
 from hvlib import iperf, nic
 from hvlib.tapnet import TapNet
+from support import wait_for
 
 NICS = 8
 CORES = 2

@@ -8,9 +8,9 @@ import time
 import pytest
 
 import hotplug
-from dunlin import check_iperf, wait_for
-from hvlib import iperf, nic
-from support import ROOT, check_steady, free_port
+from dunlin import check_iperf
+from hvlib import iperf
+from support import check_steady, free_port, hv, wait_for
 
 ROUNDS = 200
 PARTS = 4
@@ -41,11 +41,9 @@ def test_under_load(boot, tapnet):
 
 def hv_nic(vm, action, *arguments):
     """tools/hv nic ... for this VM, which has to succeed; returns what it printed."""
-    done = subprocess.run([ROOT / "tools/hv", "nic", action, *map(str, arguments), "--vm", vm.name],
-                          text=True, check=False, timeout=60, stdin=subprocess.DEVNULL,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    assert done.returncode == 0, done.stdout
-    return done.stdout
+    status, text = hv("nic", action, *arguments, "--vm", vm.name)
+    assert status == 0, text
+    return text
 
 
 def unreachable(port):

@@ -9,9 +9,10 @@ import time
 
 import pytest
 
-from dunlin import address, check_iperf, stats, wait_for
+from dunlin import address, check_iperf, stats
 from hvlib import ic, iperf, nic
 from hvlib.tapnet import TapNet
+from support import wait_for
 
 FULL = 64 << 10  # bytes that a guest takes of a pool at least
 

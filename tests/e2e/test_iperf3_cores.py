@@ -8,9 +8,9 @@ import subprocess
 
 import pytest
 
-from dunlin import address, check_iperf, stats, wait_for
+from dunlin import address, check_iperf, stats
 from hvlib import iperf
-from support import check_steady
+from support import check_steady, wait_for
 
 CORES = 4
 

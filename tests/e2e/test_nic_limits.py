@@ -4,8 +4,9 @@ when they go all of their memory is back."""
 
 import pytest
 
-from dunlin import memory, stats, wait_for, wait_memory
+from dunlin import memory, stats, wait_memory
 from hvlib import nic
+from support import wait_for
 
 NICS = 8
 VCPUS = 4

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from dunlin import address, check_iperf, stats, wait_for
+from dunlin import address, check_iperf, stats
+from support import wait_for
 
 LOAD = Path(__file__).with_name("echo_load.py")
 SMALL = "receive-buffer = 128k\nsend-buffer = 64k\nring = 16k"

@@ -9,9 +9,9 @@ import socket
 
 import pytest
 
-from dunlin import address, wait_for
+from dunlin import address
 from hvlib import HvError, iperf
-from support import check_echo
+from support import check_echo, wait_for
 
 IP6 = True
 MAC = "00:15:5d:44:4c:00"

@@ -6,8 +6,9 @@ import subprocess
 
 import pytest
 
-from dunlin import check_iperf, memory, stats, wait_for, wait_memory
+from dunlin import check_iperf, memory, stats, wait_memory
 from hvlib import HvError
+from support import wait_for
 
 
 CHANNELS = 4

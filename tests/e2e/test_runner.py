@@ -4,19 +4,10 @@
 import json
 import os
 import socket
-import subprocess
 
-from support import ROOT, free_port
+from support import free_port, hv
 
 NAME = f"test-{os.getpid()}-runner"
-
-
-def hv(*arguments, typed=""):
-    """Runs tools/hv with `typed` as its input; returns (exit status, all it printed)."""
-    done = subprocess.run([ROOT / "tools" / "hv", *map(str, arguments)], input=typed,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=90,
-                          check=False)
-    return done.returncode, done.stdout
 
 
 def test_help_everywhere():

@@ -6,8 +6,9 @@ import gzip
 
 import pytest
 
-from dunlin import check_iperf, stats, wait_for
+from dunlin import check_iperf, stats
 from hvlib import BUILD
+from support import wait_for
 
 FONT = "/usr/share/consolefonts/Unifont-APL8x16.psf.gz"
 BLACK, GREY = b"\0\0\0", b"\xc8\xc8\xc8"

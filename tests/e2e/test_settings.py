@@ -7,8 +7,9 @@ import time
 
 import pytest
 
-from dunlin import address, check_iperf, memory, wait_for, wait_memory
+from dunlin import address, check_iperf, memory, wait_memory
 from hvlib.tapnet import TapNet
+from support import wait_for
 
 CONFIG = """[log]
 level = debug

@@ -8,10 +8,10 @@ import subprocess
 
 import pytest
 
-from dunlin import address, check_iperf, wait_for
+from dunlin import address, check_iperf
 from hvlib import HvError, iperf, wire
 from hvlib.vm import READY
-from support import ROOT
+from support import ROOT, hv, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -49,13 +49,9 @@ def ping(vm, tapnet, count, *options):
             *(map(float, times.group(1, 2)) if times else (None, None)), done.stdout)
 
 
-def hv(vm, *arguments):
+def impair(vm, *arguments):
     """tools/hv nic impair nic0 ...; returns (exit status, all it printed)."""
-    done = subprocess.run([ROOT / "tools/hv", "nic", "impair", "nic0", "--name", vm.name,
-                           *map(str, arguments)], text=True, check=False, timeout=30,
-                          stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT)
-    return done.returncode, done.stdout
+    return hv("nic", "impair", "nic0", "--name", vm.name, *arguments)
 
 
 def test_off_counts_nothing(vm, tapnet):
@@ -216,19 +212,19 @@ def test_refused(vm, name, value):
     (("--queue", "1"), 1, "64 to 1048576"),
     (("--seed", "-5"), 1, "wire-seed"), (("--off", "--rate", "1"), 1, "give it alone")])
 def test_tool_refuses(vm, arguments, status, reason):
-    result = hv(vm, *arguments)
+    result = impair(vm, *arguments)
     assert result[0] == status and reason in result[1]
-    assert hv(vm)[1] == "nic0 to-guest: off\nnic0 from-guest: off\n"
+    assert impair(vm)[1] == "nic0 to-guest: off\nnic0 from-guest: off\n"
 
 
 def test_tool(vm):
-    assert hv(vm, "--to-guest", "--delay", 12.5, "--loss", 0.1) == (
+    assert impair(vm, "--to-guest", "--delay", 12.5, "--loss", 0.1) == (
         0, "nic0 to-guest: delay 12.5 ms, loss 0.1 %, queue 65536 KiB\nnic0 from-guest: off\n")
-    assert hv(vm, "--rate", 100, "--queue", 256) == (
+    assert impair(vm, "--rate", 100, "--queue", 256) == (
         0, "nic0 to-guest: delay 12.5 ms, rate 100 Mbit/s, loss 0.1 %, queue 256 KiB\n"
         "nic0 from-guest: rate 100 Mbit/s, queue 256 KiB\n")
-    assert hv(vm, "--off", "--from-guest")[1].endswith("nic0 from-guest: off\n")
-    assert hv(vm, "--off") == (0, "nic0 to-guest: off\nnic0 from-guest: off\n")
+    assert impair(vm, "--off", "--from-guest")[1].endswith("nic0 from-guest: off\n")
+    assert impair(vm, "--off") == (0, "nic0 to-guest: off\nnic0 from-guest: off\n")
     done = subprocess.run([ROOT / "tools/hv", "nic", "impair", "nic7", "--name", vm.name],
                           text=True, check=False, capture_output=True)
     assert done.returncode == 1 and "no NIC named nic7; it has: nic0" in done.stderr
@@ -273,7 +269,7 @@ def test_gone_with_frames_on_the_wire(boot, what):
 def test_device_option(boot):
     """The same from the start, on the command line of the host."""
     vm = boot.dunlin(nic_opts=["to-guest-delay-us=5000", "from-guest-loss-ppm=10"])
-    assert hv(vm)[1] == ("nic0 to-guest: delay 5 ms, queue 65536 KiB\n"
+    assert impair(vm)[1] == ("nic0 to-guest: delay 5 ms, queue 65536 KiB\n"
                          "nic0 from-guest: loss 0.001 %, queue 65536 KiB\n")
     with pytest.raises(HvError, match="to-guest-loss-ppm has to be 0 to 1000000"):
         boot.start(efi=ROOT / "build/BOOTX64.EFI", nic_opts=["to-guest-loss-ppm=2000000"])

@@ -14,6 +14,7 @@ import pytest
 
 import program
 from program import SERVER, Native
+from support import wait_for
 
 ECHO, DISCARD = 7, 9
 
@@ -53,13 +54,6 @@ def udp(native, port):
     sock.connect((SERVER, port))
     sock.settimeout(5)
     return sock
-
-
-def wait_for(condition, what):
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end, what()
-        time.sleep(0.02)
 
 
 @pytest.mark.parametrize("size", [1, 1000, 5 << 20])
@@ -130,7 +124,7 @@ def test_a_thousand_connections(native):
             assert sock.recv(64, socket.MSG_WAITALL) == struct.pack(">II", turn, number) * 8
     for sock in socks:
         sock.close()
-    wait_for(lambda: native.stats()["echo"]["connections"] == 0, native.stats)
+    wait_for(lambda: native.stats()["echo"]["connections"] == 0, 10, "the connections are closed")
     native.wait_objects(96, 20)
 
 
@@ -155,7 +149,8 @@ def test_echo_does_not_answer_services(native):
     with native.enter(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
         native.enter(lambda: sock.bind(("", 19)))
         sock.sendto(b"x", (SERVER, ECHO))
-        wait_for(lambda: native.stats()["echo"]["dropped"] == before["dropped"] + 1, native.stats)
+        wait_for(lambda: native.stats()["echo"]["dropped"] == before["dropped"] + 1, 10,
+                 "the datagram is dropped")
         assert not select.select([sock], [], [], 0.2)[0]
 
 
@@ -164,7 +159,8 @@ def test_echo_does_not_answer_a_broadcast(native):
     with native.enter(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
         sock.sendto(b"x", ("10.77.0.255", ECHO))
-        wait_for(lambda: native.stats()["echo"]["dropped"] == before["dropped"] + 1, native.stats)
+        wait_for(lambda: native.stats()["echo"]["dropped"] == before["dropped"] + 1, 10,
+                 "the datagram is dropped")
         assert not select.select([sock], [], [], 0.2)[0]
 
 
@@ -184,6 +180,6 @@ def test_discard_datagrams(native):
             sock.send(bytes(64))
             if number % 20 == 19:
                 time.sleep(0.02)  # the queue of the TAP device is short
-    wait_for(lambda: native.stats()["discard"]["datagrams"] == before["datagrams"] + 100,
-             native.stats)
+    wait_for(lambda: native.stats()["discard"]["datagrams"] == before["datagrams"] + 100, 10,
+             "all datagrams are counted")
     assert native.stats()["discard"]["datagram_bytes"] == before["datagram_bytes"] + 6400

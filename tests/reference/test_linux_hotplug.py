@@ -13,7 +13,7 @@ import pytest
 from hvlib import HvError, nic
 from hvlib.vm import Forward
 from linux import Linux, spec_fields
-from support import ROOT, free_port
+from support import free_port, hv
 
 CHANNELS = 4
 
@@ -185,29 +185,27 @@ def test_backend_goes_first(guest):
 
 def test_commands(guest):
     """What tools/hv prints, and what it says to wrong words."""
-    def hv(*words):
-        done = subprocess.run([ROOT / "tools/hv", "nic", *words], capture_output=True, text=True,
-                              check=False, timeout=60)
-        return done.returncode, done.stdout + done.stderr
+    def hv_nic(*words):
+        return hv("nic", *words)
     vm, port = guest.vm.name, free_port()
-    status, text = hv("add", "--vm", vm, "--name", "blue", "--forward", f"{port}:5201",
+    status, text = hv_nic("add", "--vm", vm, "--name", "blue", "--forward", f"{port}:5201",
                       "--opt", "queues=2")
     assert status == 0 and text == (f"blue: added to {vm}, 00:15:5d:44:4c:01, 127.0.0.1 port {port} "
                                     "leads to its port 5201\n")
     lease(guest)
-    assert "blue: 00:15:5d:44:4c:01, 2 channels open, 10000 Mbit/s" in hv("list", "--name", vm)[1]
+    assert "blue: 00:15:5d:44:4c:01, 2 channels open, 10000 Mbit/s" in hv_nic("list", "--name", vm)[1]
     for words in (["link", "blue", "down"], ["pause", "blue"], ["speed", "blue", "100"]):
-        assert hv(*words, "--name", vm) == (0, "")
+        assert hv_nic(*words, "--name", vm) == (0, "")
     assert "blue: 00:15:5d:44:4c:01, 2 channels open, 100 Mbit/s, link down, paused" in \
-        hv("list", "--name", vm)[1]
-    assert hv("resume", "blue", "--name", vm) == (0, "")
-    status, text = hv("remove", "blue", "--name", vm)
+        hv_nic("list", "--name", vm)[1]
+    assert hv_nic("resume", "blue", "--name", vm) == (0, "")
+    status, text = hv_nic("remove", "blue", "--name", vm)
     assert status == 0 and text.startswith("blue: gone after ")
     for words, reason in ((["remove", "blue"], "has no NIC named blue; it has: nic0"),
                           (["add", "--opt", "queues=65"], "queues has to be"),
                           (["add", "--nic", "wifi"], "write user, tap:IFNAME"),
                           (["add", "--nic", "socket:connect=/", "--forward", f"{port}:1"], "user NIC")):
-        status, text = hv(*words, "--name", vm)
+        status, text = hv_nic(*words, "--name", vm)
         assert status == 1 and text.startswith("hv: error: ") and reason in text, text
 
 

@@ -3,14 +3,13 @@
 host asks, in each version of each service, and so does the guest as a whole when it is stopped for a
 while or its TSC changes."""
 
-import subprocess
 import time
 
 import pytest
 
-from conftest import ROOT
 from hvlib import ic
 from linux import Linux, spec_fields
+from support import hv, wait_for
 
 # What the host offers at most: version 1.0 of all, 3.0 of all, and its best but for shutdown.
 CAPS = {
@@ -36,18 +35,9 @@ def guest(module_boot):
     linux.vm.stop()
 
 
-def hv(vm, *words):
-    """Runs a command of tools/hv on the VM; returns (exit status, all that it printed)."""
-    done = subprocess.run([ROOT / "tools" / "hv", *words, "--name", vm.name], check=False, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100)
-    return done.returncode, done.stdout
-
-
-def wait_for(condition, timeout, what):
-    deadline = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < deadline, f"waited {timeout} s for {what}"
-        time.sleep(0.1)
+def tell(vm, *words):
+    """A command of tools/hv on the VM."""
+    return hv(*words, "--name", vm.name)
 
 
 def clock_error(guest):
@@ -91,21 +81,21 @@ def test_versions(guest):
 def test_heartbeat(guest):
     beats = ic.stats(guest.vm, "heartbeat")["answers"]
     wait_for(lambda: ic.stats(guest.vm, "heartbeat")["answers"] > beats + 1, 15, "two beats")
-    status, text = hv(guest.vm, "heartbeat")
+    status, text = tell(guest.vm, "heartbeat")
     assert status == 0 and text.startswith("ok, application unknown"), text
 
 
 def test_time(guest):
     assert abs(clock_error(guest)) < 3
     check_time(guest)
-    status, text = hv(guest.vm, "time", "--set", "now", "--sync")
+    status, text = tell(guest.vm, "time", "--set", "now", "--sync")
     assert status == 0 and "+0 ppm" in text, text
     wait_for(lambda: abs(clock_error(guest)) < 3, 10, "the guest to set its clock back")
 
 
 def test_pairs(guest):
     check_pairs(guest)
-    status, text = hv(guest.vm, "kvp", "get", "Nothing")
+    status, text = tell(guest.vm, "kvp", "get", "Nothing")
     assert status == 1 and "no key Nothing" in text, text
 
 
@@ -124,7 +114,7 @@ def test_addresses(guest):
     """What Hyper-V Manager shows of a NIC, and the injection of addresses."""
     found = ic.ip_get(guest.vm, "nic0")
     assert "10.0.2.15/24" in found.addresses and "10.0.2.2" in found.gateways
-    status, text = hv(guest.vm, "kvp", "ip", "set", "nic0", "--address", "10.0.2.77/24",
+    status, text = tell(guest.vm, "kvp", "ip", "set", "nic0", "--address", "10.0.2.77/24",
                       "--gateway", "10.0.2.2", "--dns", "10.0.2.3")
     assert status == 0, text
     assert "10.0.2.77/24" in guest.check("ip -4 address show eth0")
@@ -164,7 +154,7 @@ def test_tsc_changes(guest):
 def test_nmi(guest):
     """Linux reports an NMI that it knows no reason for and goes on; hv_vmbus's handler keeps the
     other processors out of it."""
-    assert hv(guest.vm, "nmi") == (0, "")
+    assert tell(guest.vm, "nmi") == (0, "")
     wait_for(lambda: "NMI received for unknown reason" in guest.check("dmesg"), 10, "the report")
 
 
@@ -182,7 +172,7 @@ def test_service_goes_and_comes(guest):
 
 
 def test_restart(guest):
-    assert hv(guest.vm, "shutdown", "--restart", "--message", "restart it") == \
+    assert tell(guest.vm, "shutdown", "--restart", "--message", "restart it") == \
         (0, f"hv: {guest.vm.name} has restarted\n")
     since = guest.vm.mark()
     guest.vm.wait_console(r"reference: ready", 90, since)
@@ -192,7 +182,7 @@ def test_restart(guest):
 
 def test_shutdown(guest):
     """Last of the shared guest."""
-    assert hv(guest.vm, "shutdown") == (0, f"hv: {guest.vm.name} has ended\n")
+    assert tell(guest.vm, "shutdown") == (0, f"hv: {guest.vm.name} has ended\n")
     assert guest.vm.wait_exit(5) == "guest-shutdown"
 
 
@@ -216,12 +206,12 @@ def test_what_is_missing(boot):
     """The host says which service the guest does not use; KVP needs the daemon besides the driver."""
     guest = boot_linux(boot, append="modules=hv_vmbus,hv_netvsc")
     for words in (("shutdown",), ("kvp", "list"), ("heartbeat",), ("time", "--sync")):
-        status, text = hv(guest.vm, *words)
+        status, text = tell(guest.vm, *words)
         assert status == 3, text
     guest.check("modprobe hv_utils")
     ic.wait_ready(guest.vm, "shutdown")
-    status, text = hv(guest.vm, "kvp", "list")
+    status, text = tell(guest.vm, "kvp", "list")
     assert status == 3 and "does not answer on the kvp service" in text, text
     guest.check("hv_kvp_daemon")
     ic.wait_ready(guest.vm, "kvp")
-    assert hv(guest.vm, "kvp", "get", "None")[0] == 1
+    assert tell(guest.vm, "kvp", "get", "None")[0] == 1
