@@ -2,7 +2,6 @@
 """The network stack and its services as a Linux program (dunlin-native) on TAP devices, in a network
 namespace of its own together with its clients."""
 
-import ctypes
 import json
 import os
 import re
@@ -12,6 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from hvlib.tapnet import enter
 from support import ROOT, make
 
 PROGRAM = ROOT / "build" / "native" / "dunlin-native"
@@ -25,11 +25,6 @@ def run(*command):
 
 def build():
     make("-f", "tests/native/native.mk", "native")
-
-
-def setns(fd):
-    if ctypes.CDLL(None, use_errno=True).setns(fd, 0x40000000):
-        raise OSError(ctypes.get_errno(), "setns")
 
 
 class Native:
@@ -120,13 +115,7 @@ class Native:
 
     def enter(self, make):
         """What make() returns when it is called inside the namespace."""
-        with open(f"/run/netns/{self.namespace}", encoding="ascii") as there, \
-                open("/proc/self/ns/net", encoding="ascii") as home:
-            setns(there.fileno())
-            try:
-                return make()
-            finally:
-                setns(home.fileno())
+        return enter(self.namespace, make)
 
     def connect(self, port=PORT):
         """A plain TCP connection to a service, made inside the namespace."""

@@ -12,8 +12,10 @@ import time
 
 import pytest
 
+from hvlib.tapnet import enter
 from packets import checksum, ip4
-from program import Native, build, run, setns
+from program import Native, build, run
+from support import wait_for
 
 NICS = 8
 TWIN = "10.99.0.2"  # the address of both of the last two, which are on networks of their own
@@ -35,13 +37,7 @@ class Far:
         run("ip", "-n", self.name, "link", "set", tap, "up")
 
     def enter(self, make):
-        with open(f"/run/netns/{self.name}", encoding="ascii") as there, \
-                open("/proc/self/ns/net", encoding="ascii") as home:
-            setns(there.fileno())
-            try:
-                return make()
-            finally:
-                setns(home.fileno())
+        return enter(self.name, make)
 
     def close(self):
         run("ip", "netns", "del", self.name)
@@ -106,13 +102,6 @@ def nic(native, number):
     return native.stats()["net"][f"nic{number}"]
 
 
-def wait_for(condition, what, timeout=15):
-    end = time.monotonic() + timeout
-    while not condition():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
-
-
 def test_each_serves(native):
     for number in range(NICS - 2):
         before = nic(native, number)["tx_frames"]
@@ -133,7 +122,7 @@ def test_not_for_this_nic(native):
         for packet in (ip4(1, echo, "10.77.0.1", "10.77.3.2"), ip4(6, syn, "10.77.3.1", "10.77.3.2"),
                        ip4(1, echo, "10.77.3.1", "10.77.3.255"), ip4(17, syn, "10.77.0.1", "10.77.3.2")):
             sock.send(mac(0) + bytes(6) + b"\x08\x00" + packet)
-        wait_for(lambda: nic(native, 0)["rx_not_mine"] == before + 4, "four packets dropped")
+        wait_for(lambda: nic(native, 0)["rx_not_mine"] == before + 4, 15, "four packets dropped")
         for end in (sock, other):
             end.setblocking(False)
             with contextlib.suppress(BlockingIOError):
@@ -152,7 +141,7 @@ def test_not_for_this_nic6(native):
     with raw(native, "tap0", 0x86dd) as sock:
         for _ in range(20):
             sock.send(mac(0) + bytes(6) + b"\x86\xdd" + packet)
-    wait_for(lambda: nic(native, 0)["rx_not_mine"] == before + 20, "the packets are dropped")
+    wait_for(lambda: nic(native, 0)["rx_not_mine"] == before + 20, 15, "the packets are dropped")
     assert native.stats()["ip6"]["out"] < replies + 20
 
 
@@ -232,13 +221,13 @@ def test_twins(native, twins):
         check(sock, os.urandom(100000))
     objects = native.objects()
     native.type(f"remove {NICS - 1}")
-    wait_for(lambda: f"nic{NICS - 1}" not in native.stats()["net"], "the NIC goes")
+    wait_for(lambda: f"nic{NICS - 1}" not in native.stats()["net"], 15, "the NIC goes")
     for sock in here:
         check(sock, os.urandom(100000))
     there[0].settimeout(0.3)
     with pytest.raises(TimeoutError):
         check(there[0])
-    wait_for(lambda: native.stats()["echo"]["connections"] == 2, "the service is told")
+    wait_for(lambda: native.stats()["echo"]["connections"] == 2, 15, "the service is told")
     for sock in here + there:
         sock.close()
     native.wait_objects(objects, 20)

@@ -29,6 +29,17 @@ def _setns(fd):
         raise OSError(ctypes.get_errno(), "setns")
 
 
+def enter(namespace, make):
+    """What make() returns when this thread calls it inside the network namespace of that name."""
+    with open(f"/run/netns/{namespace}", "rb") as there, \
+            open("/proc/thread-self/ns/net", "rb") as home:
+        _setns(there.fileno())
+        try:
+            return make()
+        finally:
+            _setns(home.fileno())
+
+
 def _ip(*arguments):
     done = subprocess.run(["ip", *map(str, arguments)], text=True, check=False,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
@@ -124,13 +135,7 @@ class TapNet:
 
     def enter(self, make):
         """What make() returns when this thread calls it inside the namespace."""
-        with open(f"/run/netns/{self.name}", "rb") as there, \
-                open("/proc/thread-self/ns/net", "rb") as home:
-            _setns(there.fileno())
-            try:
-                return make()
-            finally:
-                _setns(home.fileno())
+        return enter(self.name, make)
 
     def log(self):
         """What the DHCP server has logged."""
