@@ -8,17 +8,13 @@
 #include "drivers/vmbus/connection.h"
 #include "kernel/log.h"
 #include "kernel/message.h"
+#include "kernel/min.h"
 
 #define OFFER_TIMEOUT (5 * TIME_S)
 #define RESERVED_SECTIONS 16u  // receive sections that hosts keep for control messages
 #define CHANNEL_TX_SECTIONS 2u // least send sections that a channel is opened for
 #define LARGEST_FRAME 65535u
 #define TCP_HEADERS 52u // of a segment, with timestamps: what is left of the MTU is its payload
-
-static unsigned at_most(unsigned value, unsigned limit)
-{
-    return value < limit ? value : limit;
-}
 
 // Least receive sections of a channel: a frame of 64 KiB, which TCP on the host's side of the wire hands
 // over at once, has to fit in segments. What the host has no sections for it drops, each time again.
@@ -46,9 +42,9 @@ static int channels_wanted(struct nic *nic)
     int r = rss_query(nic, &queues);
     if (r)
         return r == -ENODEV ? r : 1;
-    wanted = at_most(wanted, queues);
-    wanted = at_most(wanted, receive_sections(nic) / sections_for_frame(nic));
-    wanted = at_most(wanted, nic->send.section_count / CHANNEL_TX_SECTIONS);
+    wanted = min_u32(wanted, queues);
+    wanted = min_u32(wanted, receive_sections(nic) / sections_for_frame(nic));
+    wanted = min_u32(wanted, nic->send.section_count / CHANNEL_TX_SECTIONS);
     return wanted > 1 ? (int)wanted : 1;
 }
 
@@ -108,7 +104,7 @@ static void deal_sections(struct nic *nic)
     for (unsigned i = 0; i < nic->queue_count; i++) {
         struct nic_queue *q = nic->queue[i];
         q->rx.section_share = nic->receive.section_count / nic->queue_count;
-        tx_start(q, i * sections, at_most(sections, TX_SECTIONS_MAX));
+        tx_start(q, i * sections, min_u32(sections, TX_SECTIONS_MAX));
     }
 }
 

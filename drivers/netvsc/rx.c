@@ -9,14 +9,10 @@
 
 #include "drivers/netvsc/nic.h"
 #include "kernel/alloc.h"
+#include "kernel/min.h"
 #include "kernel/panic.h"
 
 #define RANGES_AT_ONCE 32u
-
-static uint32_t least(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
 
 int rx_start(struct nic_queue *q)
 {
@@ -295,8 +291,8 @@ static uint32_t take_alike(struct nic_queue *q, const struct transfer_range *ran
 
     if (!a->like_bytes)
         return 0;
-    count = least(count, NIC_RX_PIECES - a->count);
-    count = least(count, (UINT16_MAX - a->len) / a->like.length);
+    count = min_u32(count, NIC_RX_PIECES - a->count);
+    count = min_u32(count, (UINT16_MAX - a->len) / a->like.length);
     uint32_t taken = same_fragments(&q->nic->receive, &a->like, a->like_bytes, ranges,
                                     ranges + count, a->pieces + a->count);
     a->count += taken;
@@ -381,7 +377,7 @@ static bool all_ranges(struct nic_queue *q, struct rx_group *group,
         return take_ranges(q, group, ranges, count);
     while (count) {
         struct transfer_range copy[RANGES_AT_ONCE];
-        uint32_t portion = least(count, RANGES_AT_ONCE);
+        uint32_t portion = min_u32(count, RANGES_AT_ONCE);
 
         ring_copy_out(ring, packet, offset, copy, portion * size);
         frames |= take_ranges(q, group, copy, portion);

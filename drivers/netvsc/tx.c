@@ -8,6 +8,7 @@
 #include "drivers/netvsc/nic.h"
 #include "kernel/alloc.h"
 #include "kernel/core.h"
+#include "kernel/min.h"
 #include "kernel/panic.h"
 
 // A packet that names a send section, on the ring.
@@ -24,11 +25,6 @@
 #define TCP_CHECKSUM 16
 #define TCP_HEADER 20u // without options
 #define TCP_OFFSET_MAX (ETHERNET_HEADER + 60)
-
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
-}
 
 void tx_start(struct nic_queue *q, uint32_t first, uint32_t count)
 {

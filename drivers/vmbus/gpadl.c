@@ -10,6 +10,7 @@
 #include "drivers/vmbus/connection.h"
 #include "kernel/alloc.h"
 #include "kernel/log.h"
+#include "kernel/min.h"
 
 static uint32_t next_handle = 0xd0001;
 
@@ -19,11 +20,6 @@ static void put_pfns(uint64_t *to, uint64_t gpa, uint32_t first, uint32_t count)
         uint64_t pfn = (gpa >> VMBUS_PAGE_SHIFT) + first + i;
         memcpy(&to[i], &pfn, sizeof(pfn)); // the header's array is only 4-aligned
     }
-}
-
-static uint32_t min_u32(uint32_t a, uint32_t b)
-{
-    return a < b ? a : b;
 }
 
 size_t gpadl_message(uint32_t relid, uint32_t handle, uint64_t gpa, uint32_t pages, unsigned index,
