@@ -14,6 +14,7 @@
 #include "lwip/stats.h"
 #include "net/frame.h"
 #include "net/interface.h"
+#include "net/sum.h"
 
 #define SERVES (100 * TIME_MS)
 
@@ -26,18 +27,6 @@ static PERCORE struct {
 static bool is_ip6(const struct express *x)
 {
     return x->csum & NIC_TX_IP6;
-}
-
-// The one's complement sum of an even number of bytes, not folded.
-static uint32_t sum_words(const uint8_t *bytes, unsigned len)
-{
-    uint32_t sum = 0;
-    for (unsigned i = 0; i < len; i += 2) {
-        uint16_t word;
-        memcpy(&word, bytes + i, sizeof(word));
-        sum += word;
-    }
-    return sum;
 }
 
 static uint16_t fold(uint32_t sum)

@@ -17,6 +17,7 @@
 #include "net/interface.h"
 #include "net/route.h"
 #include "net/stack.h"
+#include "net/sum.h"
 
 // The large segment that lwIP sends now, and the payload of the segments to make of it.
 static PERCORE struct {
@@ -37,19 +38,6 @@ static PERCORE unsigned queued;      // in this turn
 static PERCORE unsigned transmitted; // frames, ever
 
 static PERCORE const struct tcp_pcb *next_turn; // see resume_tcp(); may be gone, only compared
-
-// The one's complement sum of `len` bytes, an even number; not folded.
-static uint32_t sum_words(const void *data, unsigned len)
-{
-    const uint8_t *bytes = data;
-    uint32_t sum = 0;
-    for (unsigned i = 0; i < len; i += 2) {
-        uint16_t word;
-        memcpy(&word, bytes + i, sizeof(word));
-        sum += word;
-    }
-    return sum;
-}
 
 // Where the TCP header of a frame is, 0 if it has none. *family: NIC_TX_IP4 or NIC_TX_IP6; *sum: of
 // the pseudo header's addresses. The headers of all that lwIP builds lie in the first pbuf.
