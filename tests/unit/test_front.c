@@ -29,30 +29,9 @@ void net_lwip_assert(const char *message, const char *file, int line)
     abort();
 }
 
-u16_t lwip_htons(u16_t n)
-{
-    return __builtin_bswap16(n);
-}
-
 u8_t tcp_ext_arg_alloc_id(void)
 {
     return 2;
-}
-
-void *tcp_ext_arg_get(const struct tcp_pcb *pcb, u8_t id)
-{
-    return pcb->ext_args[id].data;
-}
-
-void tcp_ext_arg_set(struct tcp_pcb *pcb, u8_t id, void *arg)
-{
-    pcb->ext_args[id].data = arg;
-}
-
-void tcp_ext_arg_set_callbacks(struct tcp_pcb *pcb, u8_t id,
-                               const struct tcp_ext_arg_callbacks *const callbacks)
-{
-    pcb->ext_args[id].callbacks = callbacks;
 }
 
 // ---- What lwIP does ----

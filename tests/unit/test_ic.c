@@ -18,7 +18,6 @@
 #include "drivers/ic/service.h"
 #include "drivers/ic/utf16.h"
 #include "kernel/alloc.h"
-#include "kernel/console.h"
 #include "kernel/log.h"
 #include "kernel/power.h"
 #include "kernel/time.h"
@@ -110,21 +109,6 @@ void heap_free(void *object)
 {
     objects--;
     free(object);
-}
-
-void log_line(enum log_level level, const char *format, ...)
-{
-    (void)level, (void)format;
-}
-
-void stats_add(struct stats_source *source)
-{
-    (void)source;
-}
-
-void stats_print(const char *format, ...)
-{
-    (void)format;
 }
 
 static uint64_t now = 1000 * TIME_S;

@@ -15,7 +15,6 @@
 
 #include "kernel/alloc.h"
 #include "kernel/config.h"
-#include "kernel/console.h"
 #include "kernel/core.h"
 #include "kernel/time.h"
 #include "lwip/ip.h"
@@ -41,11 +40,6 @@ static struct tcp_pcb *pcbs[2];
 uint64_t time_now(void)
 {
     return now;
-}
-
-u16_t lwip_htons(u16_t n)
-{
-    return __builtin_bswap16(n);
 }
 
 unsigned core_id(void)
@@ -74,35 +68,9 @@ void heap_free(void *object)
     free(object);
 }
 
-void stats_add(struct stats_source *source)
-{
-    (void)source;
-}
-
-void stats_print(const char *format, ...)
-{
-    (void)format;
-}
-
 u8_t tcp_ext_arg_alloc_id(void)
 {
     return 1;
-}
-
-void *tcp_ext_arg_get(const struct tcp_pcb *pcb, u8_t id)
-{
-    return pcb->ext_args[id].data;
-}
-
-void tcp_ext_arg_set(struct tcp_pcb *pcb, u8_t id, void *arg)
-{
-    pcb->ext_args[id].data = arg;
-}
-
-void tcp_ext_arg_set_callbacks(struct tcp_pcb *pcb, u8_t id,
-                               const struct tcp_ext_arg_callbacks *const callbacks)
-{
-    pcb->ext_args[id].callbacks = callbacks;
 }
 
 void tcp_abort(struct tcp_pcb *pcb)

@@ -13,7 +13,7 @@ unit_cipher = kernel/cipher.c
 unit_coalesce = net/coalesce.c
 unit_config = kernel/config.c kernel/config_nic.c $(INIH_DIR)/ini.c
 unit_config_cflags = -isystem $(INIH_DIR) $(INIH_FLAGS) -Wno-sign-compare
-unit_ic = $(wildcard drivers/ic/*.c) drivers/vmbus/ring.c
+unit_ic = $(wildcard drivers/ic/*.c) drivers/vmbus/ring.c tests/unit/fake_silence.c
 unit_ip6_check = net/ip6_check.c
 unit_iperf3_params = net/services/iperf3/json.c net/services/iperf3/params.c \
 	net/services/iperf3/results.c
@@ -22,7 +22,7 @@ unit_message = kernel/message.c
 unit_message_cflags = -DPERCORE=_Thread_local -include before_exchange.h
 unit_ring = drivers/vmbus/ring.c
 unit_requests = drivers/vmbus/requests.c tests/unit/fake_kernel.c kernel/message.c
-unit_front = net/front.c
+unit_front = net/front.c tests/unit/fake_pcb.c
 unit_front_cflags = -DPERCORE= -isystem /usr/include/stb -Inet -isystem \
 	$(SRC_DIR)/lwip-2.2.1/src/include
 unit_gpadl = drivers/vmbus/gpadl.c tests/unit/fake_kernel.c tests/unit/fake_connection.c \
@@ -32,9 +32,10 @@ unit_toeplitz = drivers/netvsc/toeplitz.c
 unit_recovery = net/recovery.c net/scoreboard.c net/congestion.c net/bbr.c net/reno.c \
 	tests/unit/fake_path.c
 unit_scoreboard = net/scoreboard.c
-unit_sender = net/sender.c net/recovery.c net/scoreboard.c net/congestion.c net/bbr.c net/reno.c
+unit_sender = net/sender.c net/recovery.c net/scoreboard.c net/congestion.c net/bbr.c net/reno.c \
+	tests/unit/fake_pcb.c tests/unit/fake_silence.c
 unit_sender_cflags = $(unit_front_cflags)
-unit_utc = kernel/utc.c
+unit_utc = kernel/utc.c tests/unit/fake_silence.c
 
 # VMBus and netvsc on the scripted host, with the client of most of these tests: compiled once.
 UNIT_NETVSC_C = $(wildcard drivers/vmbus/*.c drivers/netvsc/*.c) kernel/message.c \
