@@ -13,7 +13,7 @@ struct entry {
 };
 
 static struct entry *entries;
-static unsigned entry_count, bytes_used;
+static unsigned bytes_used;
 
 static struct entry **find(unsigned pool, const uint8_t *key, uint32_t key_size)
 {
@@ -35,7 +35,6 @@ static void unlink_entry(struct entry **at)
     struct entry *e = *at;
 
     *at = e->next;
-    entry_count--;
     bytes_used -= size_of(e);
     heap_free(e);
 }
@@ -58,7 +57,6 @@ bool kvp_pool_set(unsigned pool, const struct kvp_value *v)
     memcpy(e->bytes, v->key, v->key_size);
     memcpy(e->bytes + v->key_size, v->value, v->value_size);
     *at = e;
-    entry_count++;
     bytes_used += size;
     if (old)
         unlink_entry(&e->next);
@@ -104,6 +102,8 @@ bool kvp_pool_delete(unsigned pool, const uint8_t *key, uint32_t key_size)
 
 void kvp_pool_sizes(unsigned *count, unsigned *bytes)
 {
-    *count = entry_count;
+    *count = 0;
+    for (const struct entry *e = entries; e; e = e->next)
+        ++*count;
     *bytes = bytes_used;
 }
