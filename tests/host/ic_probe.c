@@ -289,13 +289,7 @@ static void take_offers(void)
 EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system)
 {
     (void)image;
-    catch_faults();
-    put("\r\n");
-    write_msr(MSR_GUEST_OS_ID, OS_ID);
-    write_msr(MSR_HYPERCALL, page_msr(HYPERCALL_PAGE));
-    write_msr(MSR_SIMP, page_msr(SIMP_PAGE));
-    write_msr(MSR_SINT(2), 0x52);
-    write_msr(MSR_SCONTROL, 1);
+    begin();
     contact(SECOND_CONTACT_ID, VERSION_5_3, 0, 2, 0);
     await_message();
     connection = reply[3];
@@ -308,8 +302,5 @@ EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system)
     try_moves();
     send_message((const uint32_t[]){UNLOAD, 0}, 2);
     say_truth("end", await_message() == UNLOAD_RESPONSE);
-    write_msr(MSR_SIMP, 0);
-    write_msr(MSR_SCONTROL, 0);
-    system->RuntimeServices->ResetSystem(EfiResetShutdown, EFI_SUCCESS, 0, NULL);
-    return EFI_ABORTED;
+    return end(system);
 }

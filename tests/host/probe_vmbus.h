@@ -280,4 +280,26 @@ static inline int take_packet(struct packet *p, uint64_t patience)
     return 1;
 }
 
+/* --- The program --------------------------------------------------------- */
+
+/* Messages come to SINT 2 from now on. */
+static inline void begin(void)
+{
+    catch_faults();
+    put("\r\n");
+    write_msr(MSR_GUEST_OS_ID, OS_ID);
+    write_msr(MSR_HYPERCALL, page_msr(HYPERCALL_PAGE));
+    write_msr(MSR_SIMP, page_msr(SIMP_PAGE));
+    write_msr(MSR_SINT(2), 0x52);
+    write_msr(MSR_SCONTROL, 1);
+}
+
+static inline EFI_STATUS end(EFI_SYSTEM_TABLE *system)
+{
+    write_msr(MSR_SIMP, 0);
+    write_msr(MSR_SCONTROL, 0);
+    system->RuntimeServices->ResetSystem(EfiResetShutdown, EFI_SUCCESS, 0, NULL);
+    return EFI_ABORTED;
+}
+
 #endif

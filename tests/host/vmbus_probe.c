@@ -914,14 +914,8 @@ EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system)
 {
     (void)image;
     rings = all_rings[0];
-    catch_faults();
-    put("\r\n");
-    write_msr(MSR_GUEST_OS_ID, OS_ID);
-    write_msr(MSR_HYPERCALL, page_msr(HYPERCALL_PAGE));
-    write_msr(MSR_SIMP, page_msr(SIMP_PAGE));
-    write_msr(MSR_SINT(2), 0x52);
+    begin();
     write_msr(MSR_SINT(3), 0x53);
-    write_msr(MSR_SCONTROL, 1);
     try_contact();
     try_messages();
     try_gpadls();
@@ -938,8 +932,5 @@ EFI_STATUS efi_main(EFI_HANDLE image, EFI_SYSTEM_TABLE *system)
     try_flood();
     try_end();
     say("end", "yes");
-    write_msr(MSR_SIMP, 0);
-    write_msr(MSR_SCONTROL, 0);
-    system->RuntimeServices->ResetSystem(EfiResetShutdown, EFI_SUCCESS, 0, NULL);
-    return EFI_ABORTED;
+    return end(system);
 }
