@@ -547,25 +547,43 @@ def test_segments_beyond_the_window(build):
         native.close()
 
 
+def counted(native, parameters, size):
+    """What the server counts of a stream when the client has sent `size` bytes and all of them have
+    been acknowledged before it ends the test."""
+    control = begin(native, {"tcp": True, "parallel": 1, **parameters})
+    assert receive(control, 1) == bytes([CREATE_STREAMS])
+    with native.connect() as stream:
+        stream.sendall(COOKIE)
+        assert receive(control, 2) == bytes([TEST_START, TEST_RUNNING])
+        stream.sendall(b"x" * size)
+        while struct.unpack("i", fcntl.ioctl(stream, termios.TIOCOUTQ, bytes(4)))[0]:
+            time.sleep(0.01)  # what has not arrived when the test ends does not count
+        control.sendall(bytes([TEST_END]))
+        assert receive(control, 1) == bytes([EXCHANGE_RESULTS])
+        text = json.dumps({"streams": [{"id": 1, "bytes": size}]}).encode()
+        control.sendall(struct.pack(">I", len(text)) + text)
+        length = struct.unpack(">I", receive(control, 4))[0]
+        count = json.loads(receive(control, length))["streams"][0]["bytes"]
+        assert receive(control, 1) == bytes([DISPLAY_RESULTS])
+        control.sendall(bytes([IPERF_DONE]))
+        control.close()
+    return count
+
+
 @pytest.mark.parametrize("window", [1, 100, 1024, 2048, 65536])
 def test_small_windows(native, window):
     """A client that asks for a small window and sends as if it had not."""
-    control = begin(native, {"tcp": True, "parallel": 1, "window": window})
-    assert receive(control, 1) == bytes([CREATE_STREAMS])
-    stream = native.connect()
-    stream.sendall(COOKIE)
-    assert receive(control, 2) == bytes([TEST_START, TEST_RUNNING])
-    stream.sendall(b"x" * 300000)
-    while struct.unpack("i", fcntl.ioctl(stream, termios.TIOCOUTQ, bytes(4)))[0]:
-        time.sleep(0.01)  # what has not arrived when the test ends does not count
-    control.sendall(bytes([TEST_END]))
-    assert receive(control, 1) == bytes([EXCHANGE_RESULTS])
-    text = json.dumps({"streams": [{"id": 1, "bytes": 300000}]}).encode()
-    control.sendall(struct.pack(">I", len(text)) + text)
-    length = struct.unpack(">I", receive(control, 4))[0]
-    assert json.loads(receive(control, length))["streams"][0]["bytes"] == 300000
-    control.close()
-    stream.close()
+    assert counted(native, {"window": window}, 300000) == 300000
+
+
+def test_data_before_the_answer(build):
+    """The client knows that the test runs, and sends, before the stream's core does: half of the
+    messages that tell it are refused."""
+    native = Native("--offload", "--refuse", 2)
+    try:
+        assert [counted(native, {}, 100000) for _ in range(8)] == [100000] * 8
+    finally:
+        native.close()
 
 
 def test_end_within_omitted_seconds(native):

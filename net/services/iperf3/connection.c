@@ -148,6 +148,8 @@ static err_t on_receive(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t er
             taken = feed_cookie(c, data, len);
         if (c->role == CONNECTION_CONTROL && taken < len)
             test_feed(data + taken, len - taken);
+        else if (c->role == CONNECTION_WAITS)
+            c->early += len - taken;
     }
     tcp_recved(pcb, p->tot_len);
     stack_free_received(p);

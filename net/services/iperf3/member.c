@@ -119,9 +119,8 @@ void member_join(struct run *run, struct run_stream *slot, struct connection *c)
     c->run = run;
     c->slot = slot;
     connection_busy(c, CONNECTION_STREAM);
-    if (c->pcb)
-        stream_prepare(c);
-    else
+    stream_begin(c);
+    if (!c->pcb)
         member_stream_gone(c);
     member_enter(run);
 }

@@ -37,6 +37,7 @@ struct connection {
     uint16_t ticket;      // of that question
     uint8_t cookie[IPERF3_COOKIE];
     uint8_t cookie_bytes;
+    uint64_t early; // bytes that came while it waited: the client may know before us what it is
     char name[STACK_NAME_BYTES]; // the client's address and port, for the log
 
     // Of streams only:
@@ -144,8 +145,8 @@ uint64_t stream_rate_allows(const struct run *run, uint64_t sent);
 // True if a test of a certain length has lasted so long.
 bool stream_time_is_over(const struct run *run);
 
-// Prepares a connection for data, as the test's parameters say.
-void stream_prepare(struct connection *c);
+// A connection has become a stream: as the test's parameters say, and with what it has received before.
+void stream_begin(struct connection *c);
 
 // A segment's data arrived. Takes p.
 void stream_receive(struct connection *c, struct pbuf *p);

@@ -46,7 +46,8 @@ const uint8_t *stream_buffer(void)
     return buffer;
 }
 
-void stream_prepare(struct connection *c)
+// Makes the connection what the test's parameters say.
+static void prepare(struct connection *c)
 {
     const struct iperf3_params *params = &c->run->params;
     if (params->nodelay)
@@ -73,7 +74,7 @@ void stream_measure(struct connection *c, uint64_t now)
                               memory_order_relaxed);
 }
 
-static void count(struct connection *c, uint32_t bytes)
+static void count(struct connection *c, uint64_t bytes)
 {
     uint64_t now = time_now();
     if (!c->measuring && run_phase(c->run) == RUN_GO)
@@ -82,11 +83,24 @@ static void count(struct connection *c, uint32_t bytes)
     run_set(&c->slot->last_byte, now);
 }
 
+// That it goes may be known here a moment later than to the client.
+static void count_received(struct connection *c, uint64_t bytes)
+{
+    if (run_phase(c->run) >= RUN_GO && !c->slot->sender)
+        count(c, bytes);
+}
+
+void stream_begin(struct connection *c)
+{
+    if (c->pcb)
+        prepare(c);
+    if (c->early)
+        count_received(c, c->early);
+}
+
 void stream_receive(struct connection *c, struct pbuf *p)
 {
-    // That it goes may be known here a moment later than to the client.
-    if (run_phase(c->run) >= RUN_GO && !c->slot->sender)
-        count(c, p->tot_len);
+    count_received(c, p->tot_len);
     u16_t kept = (u16_t)LWIP_MIN(c->withhold, p->tot_len);
     c->withhold -= kept;
     tcp_recved(c->pcb, p->tot_len - kept);
