@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The machine's page pool and each core's heap; see alloc.h. The pool's span is all RAM above 1
-// MiB: what is below stays free for starting cores (kernel/core.c).
+// The machine's page pool and each core's heap; see alloc.h. The pool gets RAM as it is needed
+// (kernel/ranges.h).
 #include "kernel/alloc.h"
 
 #include <string.h>
@@ -12,13 +12,10 @@
 #include "kernel/machine.h"
 #include "kernel/pages.h"
 #include "kernel/panic.h"
-
-#define LOW_MEMORY 0x100000ull
+#include "kernel/ranges.h"
 
 static struct page_pool pool;
-// Whose firmware ranges are not in the pool yet, and how many pages these are.
-static const struct boot_info *unused_ranges;
-static size_t unused_pages;
+static struct ranges ranges; // what of them is not in the pool yet
 static struct lock pool_lock;
 static PERCORE struct heap heap;
 
@@ -35,39 +32,23 @@ void page_free(void *pages, size_t count)
     give_pages(pages, count);
 }
 
-// The part of a range of this type that the pool may have: [*base, *base + result pages).
-static uint64_t usable(const struct boot_memory_range *range, uint32_t type, uint64_t *base)
+static bool add_piece(void)
 {
-    uint64_t end = range->base + range->pages * PAGE_SIZE;
-
-    *base = range->base < LOW_MEMORY ? LOW_MEMORY : range->base;
-    return range->type == type && end > *base ? (end - *base) / PAGE_SIZE : 0;
-}
-
-// Memory in which the firmware's code was is used when there is no other: at the first write to such a
-// page an emulator throws away what it had translated of it (QEMU: 1 ms a page).
-static bool add_firmware_ranges(void)
-{
-    const struct boot_info *info = unused_ranges;
     uint64_t base;
+    size_t count = ranges_next(&ranges, &base);
 
-    unused_ranges = NULL;
-    unused_pages = 0;
-    for (uint32_t i = 0; info && i < info->range_count; i++) {
-        uint64_t pages = usable(&info->ranges[i], BOOT_MEMORY_FIRMWARE, &base);
-        if (pages > 0)
-            page_pool_add(&pool, base, pages);
-    }
-    return info;
+    if (count > 0)
+        page_pool_add(&pool, base, count);
+    return count > 0;
 }
 
 void *page_alloc_raw(size_t count)
 {
     bool enabled = lock(&pool_lock);
-    void *pages = (void *)page_pool_take(&pool, count);
+    void *pages;
 
-    if (!pages && add_firmware_ranges())
-        pages = (void *)page_pool_take(&pool, count);
+    while (!(pages = (void *)page_pool_take(&pool, count)) && add_piece())
+        ;
     unlock(&pool_lock, enabled);
     return pages;
 }
@@ -81,37 +62,16 @@ void *page_alloc(size_t count)
     return pages;
 }
 
-// The pool's byte per page is taken from the end of the biggest free range.
+// The pool has a byte for each page.
 void memory_init(const struct boot_info *info)
 {
-    uint64_t top = 0, largest = 0, largest_base = 0, base;
-
-    for (uint32_t i = 0; i < info->range_count; i++) {
-        uint64_t pages = usable(&info->ranges[i], BOOT_MEMORY_FIRMWARE, &base);
-        unused_pages += pages;
-        if (pages > 0 && base + pages * PAGE_SIZE > top)
-            top = base + pages * PAGE_SIZE;
-        pages = usable(&info->ranges[i], BOOT_MEMORY_FREE, &base);
-        if (pages > 0 && base + pages * PAGE_SIZE > top)
-            top = base + pages * PAGE_SIZE;
-        if (pages > largest) {
-            largest = pages;
-            largest_base = base;
-        }
-    }
-    uint64_t index_pages = (top / PAGE_SIZE + PAGE_SIZE - 1) / PAGE_SIZE;
-    if (largest <= index_pages)
+    ranges_init(&ranges, info->ranges, info->range_count);
+    uint64_t pages = ranges.top / PAGE_SIZE;
+    uint64_t index_pages = (pages + PAGE_SIZE - 1) / PAGE_SIZE;
+    uint64_t index = ranges_keep(&ranges, index_pages);
+    if (!index)
         panic("memory: no free range has %llu pages", (unsigned long long)index_pages + 1);
-    uint64_t index = largest_base + (largest - index_pages) * PAGE_SIZE;
-    page_pool_init(&pool, 0, top / PAGE_SIZE, (uint8_t *)index);
-    for (uint32_t i = 0; i < info->range_count; i++) {
-        uint64_t pages = usable(&info->ranges[i], BOOT_MEMORY_FREE, &base);
-        if (base == largest_base && pages == largest)
-            pages -= index_pages;
-        if (pages > 0)
-            page_pool_add(&pool, base, pages);
-    }
-    unused_ranges = info;
+    page_pool_init(&pool, 0, pages, (uint8_t *)index);
 }
 
 void *heap_alloc(size_t size)
@@ -134,8 +94,8 @@ void memory_stats(struct memory_stats *out)
 {
     size_t spare = heap.spare ? HEAP_SLAB_PAGES : 0;
 
-    *out = (struct memory_stats){.pages_total = pool.total + unused_pages,
-                                 .pages_free = pool.available + unused_pages + spare,
+    *out = (struct memory_stats){.pages_total = pool.total + ranges.pages,
+                                 .pages_free = pool.available + ranges.pages + spare,
                                  .heap_bytes = heap.bytes,
                                  .heap_objects = heap.objects};
 }

@@ -20,6 +20,7 @@ unit_iperf3_params = net/services/iperf3/json.c net/services/iperf3/params.c \
 unit_iperf3_params_cflags = -isystem /usr/include/stb -Wno-unused-parameter
 unit_message = kernel/message.c
 unit_message_cflags = -DPERCORE=_Thread_local -include before_exchange.h
+unit_ranges = kernel/ranges.c
 unit_ring = drivers/vmbus/ring.c
 unit_requests = drivers/vmbus/requests.c tests/unit/fake_kernel.c kernel/message.c
 unit_front = net/front.c tests/unit/fake_pcb.c
