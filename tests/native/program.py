@@ -106,12 +106,23 @@ class Native:
             time.sleep(0.1)
 
     def iperf3(self, *options, timeout=60):
-        """Runs the client; returns its report, which may be of an error."""
+        """Runs the client; returns its report, which may be of an error. "carried": bytes that came out of
+        the program meanwhile, "seconds": how long it took in all."""
+        before, start = self.carried(), time.monotonic()
         done = subprocess.run([*self.inside, "iperf3", "-c", SERVER, "-J", *options],
                               capture_output=True, timeout=timeout, check=False)
         report = json.loads(done.stdout)
+        report["seconds"] = time.monotonic() - start
+        report["carried"] = self.carried() - before
         assert done.returncode == 0, report.get("error", report)
         return report
+
+    def carried(self):
+        """Bytes that Linux has got from the program, by all NICs."""
+        text = subprocess.run(["ip", "-n", self.namespace, "-s", "-j", "link"], check=True,
+                              stdout=subprocess.PIPE).stdout
+        return sum(link["stats64"]["rx"]["bytes"] for link in json.loads(text)
+                   if link["ifname"].startswith("tap"))
 
     def enter(self, make):
         """What make() returns when it is called inside the namespace."""
