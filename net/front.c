@@ -3,6 +3,9 @@
 // So it is enough to do the same just before, from a table. The table only changes what order lwIP
 // searches in: what it does not know, or takes for another, costs time and nothing else.
 //
+// Where a connection's place is nobody else may know, or a peer could choose ports that all meet there:
+// the key of the hash is random.
+//
 // The list has no way back. So each entry remembers which entry's connection was before its own; that is
 // checked, and where others have come or gone between the list is searched once.
 #include "net/front.h"
@@ -10,6 +13,7 @@
 #include <stddef.h>
 
 #include "kernel/core.h"
+#include "kernel/random.h"
 #include "lwip/priv/tcp_priv.h"
 
 #define PLACES 512 // in pairs: of more connections that meet in one pair not all are known
@@ -21,11 +25,18 @@ struct place {
 };
 
 static PERCORE struct place places[PLACES];
+static PERCORE uint64_t secret[6];
 static PERCORE uint8_t slot; // which of a pcb's extra arguments is its place, NULL: none
 
-static uint32_t key_of(uint32_t remote, uint16_t remote_port, uint16_t local_port)
+// Multilinear: two connections meet in a pair with the chance that the size of the table gives, whatever
+// their addresses are.
+static uint32_t key_of(const uint32_t *remote, unsigned words, uint16_t remote_port,
+                       uint16_t local_port)
 {
-    return (remote ^ ((uint32_t)remote_port << 16 | local_port)) * 0x9e3779b1u;
+    uint64_t sum = secret[0] + secret[1] * ((uint32_t)remote_port << 16 | local_port);
+    for (unsigned i = 0; i < words; i++)
+        sum += secret[2 + i] * remote[i];
+    return (uint32_t)(sum >> 32);
 }
 
 static struct place *pair_for(uint32_t key)
@@ -49,6 +60,7 @@ static void forget(u8_t id, void *data)
 void front_start(void)
 {
     slot = tcp_ext_arg_alloc_id();
+    random_bytes(secret, sizeof(secret));
 }
 
 void front_learn(struct tcp_pcb *pcb)
@@ -57,8 +69,9 @@ void front_learn(struct tcp_pcb *pcb)
     if (place_of(pcb))
         return;
     const ip_addr_t *remote = &pcb->remote_ip;
-    uint32_t word = IP_IS_V6(remote) ? ip_2_ip6(remote)->addr[3] : ip_2_ip4(remote)->addr;
-    uint32_t key = key_of(word, lwip_htons(pcb->remote_port), lwip_htons(pcb->local_port));
+    const uint32_t *words = IP_IS_V6(remote) ? ip_2_ip6(remote)->addr : &ip_2_ip4(remote)->addr;
+    uint32_t key = key_of(words, IP_IS_V6(remote) ? 4 : 1, lwip_htons(pcb->remote_port),
+                          lwip_htons(pcb->local_port));
     struct place *place = pair_for(key);
     if (place->pcb)
         place++;
@@ -78,10 +91,10 @@ static struct tcp_pcb *search_before(const struct tcp_pcb *pcb)
     return before;
 }
 
-void front_bring(uint32_t remote, uint16_t remote_port, uint16_t local_port)
+void front_bring(const uint32_t *remote, unsigned words, uint16_t remote_port, uint16_t local_port)
 {
     struct tcp_pcb *first = tcp_active_pcbs;
-    uint32_t key = key_of(remote, remote_port, local_port);
+    uint32_t key = key_of(remote, words, remote_port, local_port);
     struct place *place = pair_for(key);
     if (place->key != key)
         place++;

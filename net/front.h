@@ -10,9 +10,9 @@ struct tcp_pcb;
 // Once on each core, before there are connections.
 void front_start(void);
 
-// A segment is about to go to lwIP: the ports as they lie in it, the last four bytes of its source
-// address. Its connection, if it is known, becomes the first of lwIP's list.
-void front_bring(uint32_t remote, uint16_t remote_port, uint16_t local_port);
+// A segment is about to go to lwIP: its source address, of one word or four, and the ports, all as they
+// lie in it. Its connection, if it is known, becomes the first of lwIP's list.
+void front_bring(const uint32_t *remote, unsigned words, uint16_t remote_port, uint16_t local_port);
 
 // lwIP has found the connection, which has both addresses: it will be known.
 void front_learn(struct tcp_pcb *pcb);

@@ -170,7 +170,8 @@ static void bring_connection(const struct pbuf *p)
     if (p->len < header + sizeof(ports))
         return;
     memcpy(ports, (const char *)ip + header, sizeof(ports));
-    front_bring(ip->src.addr, ports[0], ports[1]);
+    u32_t source = ip->src.addr;
+    front_bring(&source, 1, ports[0], ports[1]);
 }
 
 int net_ip4_input(struct pbuf *p, struct netif *netif)

@@ -282,7 +282,9 @@ static void bring_connection(const struct pbuf *p, uint32_t offset)
     if (p->len < offset + sizeof(ports))
         return;
     memcpy(ports, (const char *)ip + offset, sizeof(ports));
-    front_bring(ip->src.addr[3], ports[0], ports[1]);
+    uint32_t source[4];
+    memcpy(source, &ip->src, sizeof(source));
+    front_bring(source, 4, ports[0], ports[1]);
 }
 
 int net_ip6_input(struct pbuf *p, struct netif *netif)

@@ -29,6 +29,16 @@ void net_lwip_assert(const char *message, const char *file, int line)
     abort();
 }
 
+// Each boot's are others.
+void random_bytes(void *out, size_t len)
+{
+    static unsigned boot;
+
+    srand(++boot);
+    for (size_t i = 0; i < len; i++)
+        ((uint8_t *)out)[i] = (uint8_t)rand();
+}
+
 u8_t tcp_ext_arg_alloc_id(void)
 {
     return 2;
@@ -69,11 +79,15 @@ static void go(unsigned i)
     free(pcb);
 }
 
+static void bring(uint32_t remote, uint16_t port)
+{
+    front_bring(&remote, 1, lwip_htons(port), lwip_htons(7));
+}
+
 // A segment: asked for before lwIP searches. True if it was the first that lwIP looked at.
 static bool segment(struct tcp_pcb *pcb)
 {
-    front_bring(ip_2_ip4(&pcb->remote_ip)->addr, lwip_htons(pcb->remote_port),
-                lwip_htons(pcb->local_port));
+    bring(ip_2_ip4(&pcb->remote_ip)->addr, pcb->remote_port);
     bool first = tcp_active_pcbs == pcb;
     if (!first) { // lwIP's own way
         unlink_pcb(pcb);
@@ -136,12 +150,12 @@ static void test_one_that_is_known(void **state)
     unlink_pcb(pcb);
     pcb->state = TIME_WAIT;
     pcb->next = NULL;
-    front_bring(ip_2_ip4(&pcb->remote_ip)->addr, lwip_htons(pcb->remote_port), lwip_htons(7));
+    bring(ip_2_ip4(&pcb->remote_ip)->addr, pcb->remote_port);
     assert_ptr_equal(tcp_active_pcbs, other);
     pcb->next = tcp_active_pcbs;
     tcp_active_pcbs = pcb;
     clear();
-    front_bring(0x0100000a, lwip_htons(3), lwip_htons(7)); // gone
+    bring(0x0100000a, 3); // gone
     assert_null(tcp_active_pcbs);
 }
 
@@ -163,12 +177,51 @@ static void test_coming_and_going(void **state)
     clear();
 }
 
+// Which of these connections, that come all at once, are still known when the last has come.
+static void find_known(bool known[MOST], bool ip6)
+{
+    for (uint32_t i = 0, number = 1; i < MOST; i++, number = number * 1664525 + 1013904223) {
+        struct tcp_pcb *pcb = come(number, 1);
+        uint32_t address[4] = {0, number}; // all else is the same
+        if (ip6) {
+            IP_SET_TYPE_VAL(pcb->remote_ip, IPADDR_TYPE_V6);
+            memcpy(ip_2_ip6(&pcb->remote_ip)->addr, address, sizeof(address));
+        }
+        front_learn(pcb);
+    }
+    for (unsigned i = 0; i < MOST; i++)
+        known[i] = all[i]->ext_args[2].data != NULL;
+    clear();
+}
+
+// A peer that found out which ones meet in this boot knows nothing of the next one.
+static void test_places_are_secret(void **state)
+{
+    bool known[2][MOST];
+    unsigned differ = 0, found = 0;
+
+    (void)state;
+    for (unsigned ip6 = 0; ip6 < 2; ip6++) {
+        for (unsigned boot = 0; boot < 2; boot++) {
+            front_start();
+            find_known(known[boot], ip6);
+        }
+        for (unsigned i = 0; i < MOST; i++) {
+            differ += known[0][i] != known[1][i];
+            found += known[0][i];
+        }
+    }
+    assert_true(differ > 30);
+    assert_true(found > MOST);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_robin),
         cmocka_unit_test(test_one_that_is_known),
         cmocka_unit_test(test_coming_and_going),
+        cmocka_unit_test(test_places_are_secret),
     };
     front_start();
     return cmocka_run_group_tests_name("front", tests, NULL, NULL);
