@@ -128,24 +128,28 @@ void stack_copy_received(void *to, const struct pbuf *p)
 
 // ---- Making ----
 
-// By the private headers: TCP, directly behind an IP header that is whole and of no fragment.
+// By the private headers: TCP, directly behind an IP header that is whole.
 static bool is_plain_tcp(const uint8_t *header)
 {
     struct ip_hdr ip4;
     if (header[12] == 0x86 && header[13] == 0xdd)
         return header[SIZEOF_ETH_HDR + 6] == IP6_NEXTH_TCP;
     memcpy(&ip4, header + SIZEOF_ETH_HDR, sizeof(ip4));
-    return header[12] == 0x08 && header[13] == 0x00 && IPH_PROTO(&ip4) == IP_PROTO_TCP &&
-           !(IPH_OFFSET(&ip4) & PP_HTONS(IP_MF | IP_OFFMASK));
+    return header[12] == 0x08 && header[13] == 0x00 && IPH_PROTO(&ip4) == IP_PROTO_TCP;
 }
 
-// Neighbour discovery, fragments and the like: lwIP and ip6_input.c read, and write, more of them than a
-// header. Judged by the private headers, or the host could change what it is after it was judged.
-static bool is_control6(const uint8_t *header)
+// Fragments: they may have to wait for others while the NIC goes. Of IPv6 also neighbour discovery and
+// the like: lwIP and ip6_input.c read, and write, more of them than a header. Judged by the private
+// headers, or the host could change what it is after it was judged.
+static bool has_to_be_copied(const uint8_t *header)
 {
+    struct ip_hdr ip4;
     uint8_t next = header[SIZEOF_ETH_HDR + 6];
-    return header[12] == 0x86 && header[13] == 0xdd && next != IP6_NEXTH_TCP &&
-           next != IP6_NEXTH_UDP;
+    if (header[12] == 0x86 && header[13] == 0xdd)
+        return next != IP6_NEXTH_TCP && next != IP6_NEXTH_UDP;
+    memcpy(&ip4, header + SIZEOF_ETH_HDR, sizeof(ip4));
+    return header[12] == 0x08 && header[13] == 0x00 &&
+           (IPH_OFFSET(&ip4) & PP_HTONS(IP_MF | IP_OFFMASK));
 }
 
 // Copies the headers; returns the first piece with more, and in *used how much of it they took.
@@ -190,7 +194,7 @@ struct pbuf *loan_frame(struct interface *interface, const struct nic_frame *in,
     const struct nic_rx_piece *first = copy_header(loan, in, &used);
     unsigned pieces = in->count - (unsigned)(first - in->pieces);
     bool folded = pieces > 1;
-    if (is_control6(loan->header) ||
+    if (has_to_be_copied(loan->header) ||
         (folded && (!(in->csum & NIC_CSUM_L4_OK) || !is_plain_tcp(loan->header)))) {
         heap_free(loan);
         return NULL;

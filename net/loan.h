@@ -9,7 +9,7 @@ struct interface;
 
 // The frame (of more than LOAN_HEADER bytes) with private headers and a payload that stays where it is
 // until lwIP frees it; then the `count` tokens are given back. NULL: there is no memory, or it
-// is a frame of several pieces of which lwIP might look at more than the headers.
+// is a fragment or anything else of which lwIP might look at more than the headers.
 struct pbuf *loan_frame(struct interface *interface, const struct nic_frame *in,
                         void *const *tokens, unsigned count);
 

@@ -9,7 +9,6 @@
 #include "kernel/core.h"
 #include "kernel/log.h"
 #include "lwip/etharp.h"
-#include "lwip/ip4_frag.h"
 #include "lwip/priv/nd6_priv.h"
 #include "lwip/priv/tcp_priv.h"
 #include "net/address6.h"
@@ -174,9 +173,6 @@ static void netif_detach(struct nic *nic)
     settings_drop(interface);
     netif_remove(&interface->netif);
     interface_drop_queue(interface);
-    // What is left on loan waits in the reassembly of fragments: let all of it grow too old.
-    for (int age = 0; age <= IP_REASS_MAXAGE; age++)
-        ip_reass_tmr();
     nic_set_client_data(nic, NULL);
     if (interface->rx_on_loan || interface->tx_in_flight) {
         // Something still refers to it: lose its memory rather than the machine.

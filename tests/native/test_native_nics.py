@@ -13,8 +13,9 @@ import time
 import pytest
 
 from hvlib.tapnet import enter
-from packets import checksum, ip4
-from program import Native, build, run
+import packets
+from packets import checksum, ip4, raw_socket
+from program import HERE, Native, build, run
 from support import wait_for
 
 NICS = 8
@@ -293,6 +294,39 @@ def test_two_on_one_link():
             sock.close()
     finally:
         native.close()
+
+
+def test_fragments_while_a_nic_goes():
+    """What waits for its other fragments holds nothing of a NIC, and another NIC's end is nothing to it."""
+    def datagram(number, text):
+        whole = struct.pack("!HHHH", 30000, ECHO, 8 + len(text), 0) + text
+        return [packets.frame(ip4(17, whole[:800], number=number, fragment=0x2000)),
+                packets.frame(ip4(17, whole[800:], number=number, fragment=100))]
+
+    def listen():
+        sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        sock.bind((HERE, 30000))
+        sock.settimeout(5)
+        return sock
+    build()
+    program = Native("--cores", 2, "--nic", "1,address=10.77.1.2/24", taps=2)
+    try:
+        with raw_socket(program) as raw, program.enter(listen) as answers:
+            text = os.urandom(1200)
+            first, second = datagram(1, text)
+            for number, sent in (1, first), (0, datagram(2, text)[0]):
+                raw.send(sent)
+                for _ in range(4):  # turns of the program, so that it has been taken
+                    program.stats()
+                program.type(f"remove {number}")
+                program.stats()
+                if number:
+                    raw.send(second)
+                    assert answers.recv(2000) == text
+        program.read()
+        assert b"in use" not in program.log
+    finally:
+        program.close()
 
 
 def test_address_of_all_is_for_one():
