@@ -11,6 +11,7 @@
 #include "kernel/console.h"
 #include "kernel/core.h"
 #include "kernel/log.h"
+#include "kernel/time.h"
 #include "lwip/icmp6.h"
 #include "lwip/inet_chksum.h"
 #include "lwip/ip6.h"
@@ -229,7 +230,7 @@ static void share_router(struct interface *interface, const uint8_t *ip, const u
         if (at[0] == ND6_OPTION_TYPE_MTU && !at[4] && !at[5])
             router.mtu = (uint16_t)(at[6] << 8 | at[7]);
         if (at[0] == ND6_OPTION_TYPE_RDNSS)
-            settings_router_dns(interface, at, at[1] * 8u);
+            router_dns_take(&interface->settings.router_dns, at, at[1] * 8u, time_now());
     }
     for (const uint8_t *at = icmp + 16; at < end; at += at[1] * 8) {
         if (at[0] != ND6_OPTION_TYPE_PREFIX_INFO || at[2] != 64 ||

@@ -2,6 +2,7 @@
 // What the interfaces have, for who has to tell the host (net.h). Core 0.
 #include <string.h>
 
+#include "kernel/time.h"
 #include "lwip/priv/nd6_priv.h"
 #include "net/interface.h"
 #include "net/net.h"
@@ -40,8 +41,9 @@ static void report_dns(const struct settings *s, struct net_nic_report *out)
         add_dns(out, s->dns[i].ip6, s->dns[i].bytes);
     for (unsigned i = 0; i < s->dhcp_dns_count && s->config.dhcp; i++)
         add_dns(out, false, &s->dhcp_dns[i]);
-    for (unsigned i = 0; i < s->router_dns_count; i++)
-        add_dns(out, true, s->router_dns[i]);
+    for (unsigned i = 0; i < ROUTER_DNS; i++)
+        if (s->router_dns.servers[i].until > time_now())
+            add_dns(out, true, s->router_dns.servers[i].address);
 }
 
 static void report(const struct interface *interface, struct net_nic_report *out)

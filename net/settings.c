@@ -177,15 +177,6 @@ void settings_drop(struct interface *interface)
         netif->ip6_addr_state[i] = IP6_ADDR_INVALID;
 }
 
-void settings_router_dns(struct interface *interface, const uint8_t *option, unsigned bytes)
-{
-    struct settings *s = &interface->settings;
-    if (bytes < 24)
-        return;
-    s->router_dns_count = LWIP_MIN((bytes - 8) / 16, ROUTER_DNS);
-    memcpy(s->router_dns, option + 8, s->router_dns_count * sizeof(s->router_dns[0]));
-}
-
 // ---- By the host's wish ----
 
 static bool is_host4(uint32_t address)

@@ -7,9 +7,9 @@
 
 #include "kernel/config.h"
 #include "net/net.h"
+#include "net/router_dns.h"
 
 #define DHCP_DNS 3
-#define ROUTER_DNS 3
 
 struct interface;
 
@@ -18,9 +18,9 @@ struct settings {             // part of struct interface
     // The rest is core 0's.
     bool main;         // it has the addresses of [net]
     uint16_t dhcp_mtu; // option 26; 0: not said
-    unsigned dhcp_dns_count, router_dns_count, dns_count;
+    unsigned dhcp_dns_count, dns_count;
     uint32_t dhcp_dns[DHCP_DNS]; // network byte order
-    uint8_t router_dns[ROUTER_DNS][16];
+    struct router_dns router_dns;
     struct net_address dns[NET_DNS]; // of net_configure()
 };
 
@@ -35,6 +35,3 @@ void settings_apply(struct interface *interface);
 
 // The interface goes: without a word to anybody, and without a look at other interfaces. Any core.
 void settings_drop(struct interface *interface);
-
-// An option of DNS servers in a sound router advertisement, from its first to its last byte. Core 0.
-void settings_router_dns(struct interface *interface, const uint8_t *option, unsigned bytes);

@@ -93,6 +93,12 @@ class Native:
         self.type("stats")
         return json.loads(self.wait_log(rb"dunlin: stats: (.*)\n", start=start)[1])
 
+    def report(self):
+        """What the host would be told of the first NIC."""
+        start = len(self.log)
+        self.type("report")
+        return self.wait_log(rb"report: nic0 (.*)\n", start=start)[1].decode()
+
     def objects(self):
         """Objects and pages that the program holds."""
         memory = self.stats()["memory"]

@@ -69,12 +69,6 @@ def lease(native, start=0, timeout=20):
     return native.wait_log(rb"net: nic0: address ([\d.]+)/24", timeout, start)[1].decode()
 
 
-def report(native):
-    start = len(native.log)
-    native.type("report")
-    return native.wait_log(rb"report: nic0 (.*)\n", start=start)[1].decode()
-
-
 def client(native, address):
     return native.enter(lambda: socket.create_connection((address, ECHO), timeout=15))
 
@@ -139,8 +133,8 @@ def test_mtu_and_dns(native, folder):
         check(sock)  # what the peer had not acknowledged goes out as it was
         assert longest_frame(native, address, lambda: check(sock)) == 1114
         assert segments(native) == 1100 - 40 - 12
-        assert report(native).startswith(f"up dhcp mtu 1100 address {address} gateway 10.77.0.1 ")
-        assert report(native).endswith(" dns 10.77.0.54")
+        assert native.report().startswith(f"up dhcp mtu 1100 address {address} gateway 10.77.0.1 ")
+        assert native.report().endswith(" dns 10.77.0.54")
         done = subprocess.run([*native.inside, "ping", "-c", "2", "-i", "0.2", "-s", "3000", address],
                               stdout=subprocess.DEVNULL, check=False)
         assert done.returncode == 0
@@ -268,13 +262,13 @@ def test_configured_by_the_host(native, folder):
                 with client(native, target) as other:
                     check(other)
         assert re.match(r"up static mtu 1500 address 10\.77\.0\.9 gateway 0\.0\.0\.0 .*2001:db8:77::9 "
-                        r"2001:db8:77::a gateway6 :: dns$", report(native))
+                        r"2001:db8:77::a gateway6 :: dns$", native.report())
         start = len(native.log)
         native.type("configure 0 dhcp 2001:db8:77::a")
         assert lease(native, start) == address
         with client(native, address) as other:
             check(other)
-        assert "2001:db8:77::9 " not in report(native)
+        assert "2001:db8:77::9 " not in native.report()
     finally:
         server.close()
 
@@ -307,10 +301,10 @@ def test_address6_taken_meanwhile():
                 if frame[6:12] == MAC and frame[54] == 135 and frame[22:38] == bytes(16) and \
                         frame[62:78] == guest:
                     break
-            assert "2001:db8:77::2" in report(native)
+            assert "2001:db8:77::2" in native.report()
             sock.send(advertisement())
             native.wait_log(rb"address 2001:db8:77::2 not used: another host has it\n")
-            assert "2001:db8:77::2" not in report(native)
+            assert "2001:db8:77::2" not in native.report()
     finally:
         native.close()
 
@@ -362,5 +356,5 @@ def test_nonsense_from_a_server(native, options, mtu, dns):
             with contextlib.suppress(TimeoutError):
                 serve(native, sock, options)
             native.read()
-        assert report(native).endswith(f" dns{dns}")
-        assert report(native).startswith(f"up dhcp mtu {mtu} ")
+        assert native.report().endswith(f" dns{dns}")
+        assert native.report().startswith(f"up dhcp mtu {mtu} ")

@@ -91,6 +91,11 @@ def router_advertisement(prefix="2001:db8:77::", lifetime=1800, valid=3600):
             struct.pack("!BBBBIII", 3, 4, 64, 0xc0, valid, valid, 0) + address(prefix))
 
 
+def dns_servers(lifetime, *servers):
+    """An option of a router's advertisement."""
+    return struct.pack("!BBHI", 25, 1 + 2 * len(servers), 0, lifetime) + b"".join(map(address, servers))
+
+
 def neighbor_advertisement(target, flags=0x20, mac=MY_MAC):
     return struct.pack("!BBHI", 136, 0, 0, flags << 24) + address(target) + b"\2\1" + mac
 
@@ -145,19 +150,24 @@ def test_router(options):
         native.wait_log(rb"address fe80::ff:fe5e:2\n")
         own = inside(native, "cat", "/sys/class/net/tap0/address").stdout.strip()
         sock = raw_socket(native, 0x86dd)
-        sock.send(frame(ROUTER, ALL_NODES,
-                        router_advertisement().replace(MY_MAC, bytes.fromhex(own.replace(":", "")))))
+        advertisement = router_advertisement().replace(MY_MAC, bytes.fromhex(own.replace(":", "")))
+        sock.send(frame(ROUTER, ALL_NODES, advertisement + dns_servers(600, HERE, "2001:db8:77::53")))
         native.wait_log(rf"ready: iperf3 on {SLAAC} port 5201\n".encode())
         ping(native, SLAAC)
+        assert native.report().endswith(f" dns {HERE} 2001:db8:77::53")
         iperf3(native, "-t", "1", "-R", target=SLAAC, namespace=far)
         iperf3(native, "-t", "1", target=SLAAC, namespace=far)
         numbers = native.stats()
         assert numbers["ip6"]["too_big"] > 0
         assert numbers["sender"]["timeouts"] == 0  # what was too long went out again at once
         # An advertisement that takes it all back: the address stays for its two hours at least.
-        sock.send(frame(ROUTER, ALL_NODES, router_advertisement(lifetime=0, valid=0)))
+        sock.send(frame(ROUTER, ALL_NODES, router_advertisement(lifetime=0, valid=0) +
+                        dns_servers(0, HERE)))
         time.sleep(2.5)
         ping(native, SLAAC)
+        assert native.report().endswith(" dns 2001:db8:77::53")
+        native.type("revalidate 600")  # it was said for so long
+        assert native.report().endswith(" dns")
         sock.close()
     finally:
         native.close()
