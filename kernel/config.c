@@ -142,12 +142,6 @@ static bool usable_address6(const uint8_t address[16], bool global)
            !(global && link_local);
 }
 
-static bool usable_host_address(uint32_t address)
-{
-    uint8_t first = *(const uint8_t *)&address;
-    return first != 0 && first != 127 && first < 224;
-}
-
 static uint32_t netmask_of(unsigned prefix)
 {
     uint8_t bytes[4] = {0};
@@ -183,11 +177,14 @@ static const char *set_address(struct nic_config *c, const char *value)
         return NULL;
     }
     if (!parse_ip(&value, &address) || *value++ != '/' || !parse_decimal(&value, 30, &prefix) ||
-        *value || prefix == 0 || !usable_host_address(address))
+        *value || prefix == 0 || !config_is_host(address))
         return "address is dhcp or a.b.c.d/prefix with prefix 1 to 30";
+    uint32_t netmask = netmask_of((unsigned)prefix);
+    if (!config_is_host_of(address, netmask))
+        return "address is the first or the last of its subnet, which no host can have";
     c->dhcp = false;
     c->address = address;
-    c->netmask = netmask_of((unsigned)prefix);
+    c->netmask = netmask;
     return NULL;
 }
 
@@ -195,7 +192,7 @@ static const char *set_gateway(struct nic_config *c, const char *value)
 {
     uint32_t gateway;
 
-    if (!parse_ip(&value, &gateway) || *value || !usable_host_address(gateway))
+    if (!parse_ip(&value, &gateway) || *value || !config_is_host(gateway))
         return "gateway is a.b.c.d";
     c->gateway = gateway;
     return NULL;

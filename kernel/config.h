@@ -74,6 +74,11 @@ unsigned config_find_nic(const struct config *config, const uint8_t mac[6]);
 bool config_of_nic(const struct config *config, const uint8_t mac[6], bool first,
                    struct nic_config *out);
 
+// Whether an IPv4 address (network byte order) may be one host's: not this network's (0/8), loopback,
+// multicast or beyond. And whether it may be in its subnet, too: neither the first nor the last of it.
+bool config_is_host(uint32_t address);
+bool config_is_host_of(uint32_t address, uint32_t netmask);
+
 // Parses text (NUL terminated) into *out, which starts from defaults. Calls report(line, reason)
 // for each bad line. Returns the number of bad lines. Pure: also used by the unit tests.
 unsigned config_parse(const char *text, struct config *out,

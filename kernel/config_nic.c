@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Which keys of dunlin.conf count for a NIC: its own section's or those of [net]. Pure; called by net/
-// when a NIC comes, and by the parser.
+// Which keys of dunlin.conf count for a NIC: its own section's or those of [net]; and which addresses it
+// may have. Pure; called by net/ when a NIC comes or the host configures one, and by the parser.
 #include <string.h>
 
 #include "kernel/config.h"
@@ -56,4 +56,17 @@ bool config_of_nic(const struct config *config, const uint8_t mac[6], bool first
     if (nic)
         take_own(nic, out);
     return gets;
+}
+
+bool config_is_host(uint32_t address)
+{
+    uint8_t first = *(const uint8_t *)&address;
+
+    return first != 0 && first != 127 && first < 224;
+}
+
+bool config_is_host_of(uint32_t address, uint32_t netmask)
+{
+    return config_is_host(address) && (address & ~netmask) != 0 &&
+           (address | netmask) != UINT32_MAX;
 }

@@ -179,12 +179,6 @@ void settings_drop(struct interface *interface)
 
 // ---- By the host's wish ----
 
-static bool is_host4(uint32_t address)
-{
-    uint8_t first = *(const uint8_t *)&address;
-    return first != 0 && first != 127 && first < 224;
-}
-
 static bool is_netmask(uint32_t mask)
 {
     uint32_t zeros = ~lwip_ntohl(mask);
@@ -202,28 +196,49 @@ static bool is_link_local6(const uint8_t address[16])
     return address[0] == 0xfe && (address[1] & 0xc0) == 0x80;
 }
 
-static int check6(const struct interface *interface, const struct net_nic_settings *wanted)
+// What is wrong with it, NULL: nothing.
+static const char *find_fault4(const struct net_nic_settings *wanted)
+{
+    uint32_t address = wanted->address, netmask = wanted->netmask, gateway = wanted->gateway;
+    if (wanted->dhcp || !address)
+        return NULL;
+    if (!config_is_host(address) || !is_netmask(netmask))
+        return "no host's address, or no netmask";
+    if (!config_is_host_of(address, netmask))
+        return "the first or the last address of the subnet";
+    if (gateway && (gateway == address || !config_is_host(gateway)))
+        return "the gateway is no other host's address";
+    if (gateway && !((gateway ^ address) & netmask) && !config_is_host_of(gateway, netmask))
+        return "the gateway is the first or the last address of the subnet";
+    return NULL;
+}
+
+static const char *find_fault6(const struct interface *interface,
+                               const struct net_nic_settings *wanted)
 {
     static const uint8_t none[16];
     bool gateway6 = memcmp(wanted->gateway6, none, sizeof(none)) != 0;
-    if (wanted->count6 > NET_STATIC6 || (gateway6 && !is_host6(wanted->gateway6)))
-        return -EINVAL;
+    if (wanted->count6 > NET_STATIC6)
+        return "too many IPv6 addresses";
     for (unsigned i = 0; i < wanted->count6; i++)
         if (!is_host6(wanted->address6[i]) || is_link_local6(wanted->address6[i]))
-            return -EINVAL;
-    bool no_ip6 = interface->settings.config.ip6 == CONFIG_IP6_OFF;
-    return no_ip6 && (wanted->count6 || gateway6) ? -EOPNOTSUPP : 0;
+            return "no host's IPv6 address, or one of the link only";
+    if (gateway6 && !is_host6(wanted->gateway6))
+        return "the IPv6 gateway is no host's address";
+    if (!wanted->count6 && !gateway6)
+        return NULL;
+    if (interface->settings.config.ip6 == CONFIG_IP6_OFF)
+        return "IPv6 is off";
+    return interface->mtu < IP6_MIN_MTU_LENGTH ? "the MTU is less than IPv6's 1280" : NULL;
 }
 
-static int check(const struct interface *interface, const struct net_nic_settings *wanted)
+static const char *find_fault(const struct interface *interface,
+                              const struct net_nic_settings *wanted)
 {
-    if (!wanted->dhcp && wanted->address &&
-        (!is_host4(wanted->address) || !is_netmask(wanted->netmask) ||
-         (wanted->gateway && !is_host4(wanted->gateway))))
-        return -EINVAL;
-    if (wanted->dns_count > NET_DNS)
-        return -EINVAL;
-    return wanted->keep6 ? 0 : check6(interface, wanted);
+    const char *fault = find_fault4(wanted);
+    if (!fault && wanted->dns_count > NET_DNS)
+        fault = "too many DNS servers";
+    return fault || wanted->keep6 ? fault : find_fault6(interface, wanted);
 }
 
 static int configure4(struct interface *interface, const struct net_nic_settings *wanted)
@@ -261,9 +276,11 @@ int net_configure(const uint8_t instance[16], const struct net_nic_settings *wan
         interface = interface->next;
     if (!interface)
         return -ENODEV;
-    int error = check(interface, wanted);
-    if (error)
-        return error;
+    const char *fault = find_fault(interface, wanted);
+    if (fault) {
+        log_warn("net: %s: what the host configures is refused: %s", name_of(interface), fault);
+        return -EINVAL;
+    }
     struct settings *s = &interface->settings;
     log_info("net: %s: configured by the host", name_of(interface));
     s->dns_count = wanted->dns_count;
@@ -272,7 +289,7 @@ int net_configure(const uint8_t instance[16], const struct net_nic_settings *wan
         memcpy(s->config.gateway6, wanted->gateway6, sizeof(s->config.gateway6));
         address6_by_hand(interface, wanted->address6, wanted->count6);
     }
-    error = configure4(interface, wanted);
+    int error = configure4(interface, wanted);
     s->main = s->main && has_address_of_net(interface);
     return error;
 }

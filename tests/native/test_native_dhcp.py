@@ -243,7 +243,8 @@ def test_configured_by_the_host(native, folder):
         sock = client(native, address)
         check(sock)
         start = len(native.log)
-        for bad in ("10.77.0.9/31", "224.0.0.1/24", "10.77.0.9/24 ff02::1", "10.77.0.9/24 fe80::1"):
+        for bad in ("10.77.0.9/31", "224.0.0.1/24", "127.0.0.2/24", "10.77.0.0/24", "10.77.0.255/24",
+                    "10.77.0.9/24 ff02::1", "10.77.0.9/24 fe80::1"):
             native.type(f"configure 0 {bad}")
             native.wait_log(rb"configured: -22\n", start=start)
             start = len(native.log)

@@ -194,6 +194,10 @@ def test_mtu_too_small():
     native = start("--mtu", "1279")
     try:
         native.wait_log(rb"warn: net: nic0: no IPv6, ")
+        native.type("configure 0 10.77.0.2/24 2001:db8:77::9")
+        native.wait_log(rb"warn: net: nic0: what the host configures is refused: the MTU is less than ")
+        native.wait_log(rb"configured: -22\n")
+        assert "2001:" not in native.report()
     finally:
         native.close()
 
