@@ -148,10 +148,11 @@ static uint32_t take(struct ic_message *m)
     if (m->size < sizeof(h))
         return IC_INVALID;
     memcpy(&h, m->body, sizeof(h));
-    if (h.operation == KVP_GET_IP)
-        return get_ip(m);
-    if (h.operation == KVP_SET_IP)
-        return set_ip(m);
+    if (h.operation == KVP_GET_IP || h.operation == KVP_SET_IP) {
+        if (m->agreed.major < 4)
+            return IC_FAIL; // as any operation that a version does not have
+        return h.operation == KVP_GET_IP ? get_ip(m) : set_ip(m);
+    }
     if (h.pool >= KVP_POOLS)
         return IC_INVALID;
     switch (h.operation) {

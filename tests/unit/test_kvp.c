@@ -291,6 +291,22 @@ static void test_set_ip(void **state)
     go();
 }
 
+// Addresses are of version 4.0; before it nothing is told or changed.
+static void test_ip_before_its_version(void **state)
+{
+    (void)state;
+    for (uint16_t major = 1; major <= 3; major += 2) {
+        ready(&ic_kvp_service, major);
+        memset(&ip, 0, sizeof(ip));
+        ip.dhcp = 1;
+        host.configured.dhcp = false;
+        assert_int_equal(ask_ip(KVP_SET_IP, "{4e494300-6876-4e45-9401-00155d444c00}"), IC_FAIL);
+        assert_false(host.configured.dhcp);
+        assert_int_equal(ask_ip(KVP_GET_IP, "00:15:5D:44:4C:00"), IC_FAIL);
+        go();
+    }
+}
+
 static void test_utf16(void **state)
 {
     uint8_t field[8];
@@ -318,6 +334,7 @@ int main(void)
         cmocka_unit_test(test_about_ourselves),
         cmocka_unit_test(test_get_ip),
         cmocka_unit_test(test_set_ip),
+        cmocka_unit_test(test_ip_before_its_version),
         cmocka_unit_test(test_utf16),
     };
 
