@@ -45,6 +45,14 @@ $(OBJ)/compiler: FORCE
 		echo '$(CC) $(KERNEL_CFLAGS) $(INIH_FLAGS)' >$@
 .PHONY: FORCE
 
+# How many commits there are: what the host is told as our build number. Not from a clone: 0.
+BUILD_NUMBER := $(shell test -e .git && git -c safe.directory='*' rev-list --count HEAD 2>/dev/null || echo 0)
+$(OBJ)/build_number: FORCE
+	@mkdir -p $(OBJ)
+	@echo $(BUILD_NUMBER) | cmp -s - $@ || echo $(BUILD_NUMBER) >$@
+$(OBJ)/drivers/ic/kvp_auto.o: $(OBJ)/build_number
+$(OBJ)/drivers/ic/kvp_auto.o: private KERNEL_CFLAGS += -DDUNLIN_BUILD='"$(BUILD_NUMBER)"'
+
 $(OBJ)/include/jsmn.h: /usr/include/jsmn.h
 	@mkdir -p $(@D)
 	@cp $< $@
