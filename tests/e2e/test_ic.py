@@ -2,25 +2,28 @@
 """The integration services, each by name and in each version; what the host does with a whole VM: ends
 it, pauses it, moves it."""
 
+import contextlib
 import datetime
 import socket
+import subprocess
 import threading
 import time
 
 import pytest
 
 from dunlin import address, check_iperf, stats
-from hvlib import ic, iperf, nic
+from hvlib import HvError, ic, iperf, nic
 from hvlib.tapnet import TapNet
-from support import wait_for
+from support import ROOT, wait_for
 
 FULL = 64 << 10  # bytes that a guest takes of a pool at least
 
 
 @pytest.fixture(scope="module")
 def tapnet():
-    """tap0 for the VM that most tests share, tap1 for those that end."""
-    with TapNet("ic", taps=2) as net:
+    """tap0 for the VM that most tests share, tap1 for those that end. A lease is over sooner than the
+    pause of test_pause_of_minutes."""
+    with TapNet("ic", taps=2, lease="5m") as net:
         yield net
 
 
@@ -28,7 +31,11 @@ def tapnet():
 def vm(module_boot, tapnet, tmp_path_factory):
     config = tmp_path_factory.mktemp("ic") / "dunlin.conf"
     config.write_text("[services]\necho = on\n")
-    return module_boot.dunlin(vcpus=2, config=config, nics=["tap:tap0"], netns=tapnet.name)
+    booted = module_boot.dunlin(vcpus=2, config=config, nics=["tap:tap0"], netns=tapnet.name)
+    for service in ic.SERVICES:  # they come after the NICs
+        ic.wait_ready(booted, service, 10)
+    booted.wait_console("address fe80::", 20)
+    return booted
 
 
 def replace(vm, service, version=0):
@@ -75,9 +82,19 @@ def check_kvp(vm):
     assert ic.kvp_get(vm, "key") == "value"
     assert ic.kvp_delete(vm, "key") and ic.kvp_get(vm, "key") is None
     assert ic.kvp_list(vm)["OSName"] == "Dunlin"
+    if ic.stats(vm, "kvp")["version"] == "4.0":
+        assert f"{address(vm)}/24" in ic.ip_get(vm, "nic0").addresses
+    else:
+        with pytest.raises(HvError, match="addresses need version 4.0"):
+            ic.ip_set(vm, "nic0", ic.Addresses(dhcp=True))
 
 
-CHECKS = {"shutdown": lambda vm: None, "heartbeat": check_heartbeat, "timesync": check_timesync,
+def check_shutdown(vm):
+    """The guest agrees to nothing that it cannot do; what it does is tried by the tests that end it."""
+    assert stats(vm)["ic"]["shutdown"]["failed"] == 0
+
+
+CHECKS = {"shutdown": check_shutdown, "heartbeat": check_heartbeat, "timesync": check_timesync,
           "kvp": check_kvp}
 VERSIONS = [(service, version) for service, versions in
             {"shutdown": ("1.0", "3.0", "3.1", "3.2"), "heartbeat": ("1.0", "3.0"),
@@ -88,7 +105,7 @@ VERSIONS = [(service, version) for service, versions in
 @pytest.mark.parametrize("service, version", VERSIONS, ids=lambda value: value)
 def test_version(vm, service, version):
     """Every version that a host may speak at most; each time the device goes and another one comes.
-    The last of each is what there was before. (What shutdown does: below.)"""
+    The last of each is what there was before."""
     major, minor = map(int, version.split("."))
     replace(vm, service, major << 16 | minor)
     assert ic.wait_ready(vm, service, 10) == version
@@ -133,7 +150,9 @@ def test_clock_is_set(vm, tapnet):
 def test_kvp_about_the_guest(vm):
     pairs = ic.kvp_list(vm)
     assert pairs["OSName"] == "Dunlin" and pairs["ProcessorArchitecture"] == "x86_64"
-    assert pairs["OSVersion"].startswith(f"{pairs['OSMajorVersion']}.{pairs['OSMinorVersion']}")
+    version = [pairs[f"OS{part}"] for part in ("MajorVersion", "MinorVersion", "BuildNumber")]
+    assert pairs["OSVersion"] == ".".join(version)
+    assert int(version[2]) > 0 or not (ROOT / ".git").exists()
     assert pairs["NetworkAddressIPv4"] == address(vm)
     assert "fe80::" in pairs["NetworkAddressIPv6"]
     assert ic.kvp_get(vm, "OSName", "auto") == "Dunlin"
@@ -207,6 +226,69 @@ def test_pause(vm, tapnet):
     check_clock(vm)
 
 
+@contextlib.contextmanager
+def minutes_later(vm, clocks_run):
+    """The VM was paused for ten minutes, on a host that freezes the guest's time or on one that does
+    not. (Afterwards its clock is this machine's again.)"""
+    uptime = stats(vm)["uptime_ms"]
+    ic.pause(vm)
+    try:
+        ic.resume(vm, leap=600, clocks_run=clocks_run)
+        assert (stats(vm)["uptime_ms"] - uptime >= 600_000) == clocks_run
+        yield
+    finally:
+        ic.set_clock(vm, offset=0)
+        ic.send_time(vm)
+
+
+LONG_PAUSE = pytest.mark.parametrize("clocks_run", [False, True], ids=["clocks-stand", "clocks-run"])
+
+
+@LONG_PAUSE
+def test_pause_of_minutes(vm, tapnet, clocks_run):
+    """The lease is over and asked for again, nothing is sent in a storm, a connection lives on, the
+    clock is right."""
+    def check_connection():
+        sock.sendall(b"still there?")
+        assert sock.recv(100) == b"still there?"
+    requests = tapnet.log().count("DHCPREQUEST(tap0)")
+    with tapnet.enter(lambda: socket.create_connection((address(vm), 7), 20)) as sock:
+        check_connection()
+        sent = vm.stats()["devices"]["nic0"]["tx_packets"]
+        with minutes_later(vm, clocks_run):
+            later = time.monotonic() + 3
+            check_connection()
+            wait_for(lambda: tapnet.log().count("DHCPREQUEST(tap0)") > requests, 20, "a DHCP request")
+            check_clock(vm)
+            time.sleep(max(0, later - time.monotonic()))
+            assert vm.stats()["devices"]["nic0"]["tx_packets"] < sent + 100
+            assert f"{address(vm)}/24" in ic.ip_get(vm, "nic0").addresses
+            check_connection()
+
+
+@LONG_PAUSE
+def test_pause_of_minutes_under_load(vm, tapnet, clocks_run):
+    """What was under way arrives ten minutes late; then data flows both ways as before."""
+    def moved():
+        nic0 = vm.stats()["devices"]["nic0"]
+        return nic0["rx_bytes"], nic0["tx_bytes"]
+
+    def more_than(before):
+        wait_for(lambda: all(now > then + 2_000_000 for now, then in zip(moved(), before)), 20,
+                 "traffic both ways")
+    client = tapnet.popen("iperf3", "-c", address(vm), "-t", 3600, "-P", 4, "--bidir",
+                          stdout=subprocess.DEVNULL)
+    try:
+        more_than(moved())
+        with minutes_later(vm, clocks_run):
+            more_than(moved())
+            assert client.poll() is None
+    finally:
+        client.kill()
+        client.wait()
+    check_iperf(vm, seconds=1, host=address(vm), port=5201, prefix=tapnet.command())
+
+
 def test_move_to_another_host(vm, tapnet):
     """The TSC runs at twice the rate: reference time does not."""
     khz = vm.qmp("qom-get", path="/machine/hyperv", property="tsc-khz")
@@ -221,11 +303,36 @@ def test_move_to_another_host(vm, tapnet):
 # The end ------------------------------------------------------------------------------------------
 
 
-def start(boot, tmp_path, seconds, **options):
+def keep_end(vm):
+    """The host keeps the VM after its end, to be asked about it."""
+    vm.qmp("set-action", shutdown="pause")
+
+
+def check_end(vm, said):
+    """The machine has ended by itself, and had let go of every channel before (nothing else closes them:
+    the host resets no device at a power-off)."""
+    wait_for(lambda: vm.qmp("query-status")["status"] == "shutdown", 30, "the end")
+    vm.wait_console(said, 10)
+    now = vm.stats()
+    for name, device in (now["devices"] | now["services"]).items():
+        assert not any(channel["open"] for channel in device["channels"]), name
+
+
+def test_end_by_an_older_version(vm):
+    """Of the VM that the tests above share; other versions: below."""
+    replace(vm, "shutdown", 0x30001)
+    assert ic.wait_ready(vm, "shutdown", 10) == "3.1"
+    keep_end(vm)
+    ic.ask_to_end(vm)
+    check_end(vm, "dunlin: power off")
+
+
+def start(boot, tmp_path, seconds, version="3.2", **options):
     config = tmp_path / "dunlin.conf"
     config.write_text(f"[services]\necho = on\n[system]\nshutdown-timeout = {seconds}\n")
-    vm = boot.dunlin(config=config, **options)
-    ic.wait_ready(vm, "shutdown", 10)
+    major, minor = map(int, version.split("."))
+    vm = boot.dunlin(config=config, ic_opts=[f"shutdown,max-version={major << 16 | minor}"], **options)
+    assert ic.wait_ready(vm, "shutdown", 10) == version
     return vm
 
 
@@ -238,6 +345,7 @@ def test_shutdown(boot, tmp_path):
     before = vm.stats()["devices"]["nic0"]["rx_bytes"]
     client.start()
     wait_for(lambda: vm.stats()["devices"]["nic0"]["rx_bytes"] > before + 1_000_000, 15, "traffic")
+    keep_end(vm)
     ic.ask_to_end(vm, message="Good night")
     vm.wait_console('"Good night"', 10)  # the answer goes out before the log is written
     vm.wait_console("power: power off", 10)
@@ -248,26 +356,27 @@ def test_shutdown(boot, tmp_path):
         raise OSError("closed")
     client.join(30)
     assert reports, "the test did not finish"
-    assert vm.wait_exit(20) == "guest-shutdown"
-    assert "dunlin: power off" in vm.console() and "dropped" not in vm.console()
+    check_end(vm, "dunlin: power off")
+    assert "dropped" not in vm.console()
 
 
 def test_restart_drops_what_stays(boot, tmp_path, tapnet):
     """A connection that does not end is reset when its time is over."""
-    vm = start(boot, tmp_path, 1, nics=["tap:tap1"], netns=tapnet.name)
+    vm = start(boot, tmp_path, 1, "1.0", nics=["tap:tap1"], netns=tapnet.name)
+    keep_end(vm)
     with tapnet.enter(lambda: socket.create_connection((address(vm), 7), 10)) as sock:
         sock.sendall(b"x")
         assert sock.recv(1) == b"x"
-        ic.shutdown(vm, restart=True, timeout=30)
+        ic.ask_to_end(vm, restart=True, timeout=30)
         with pytest.raises(ConnectionResetError):
             sock.recv(1)
-    assert vm.wait_exit(5) == "guest-reset"
+    check_end(vm, "dunlin: restart")
     assert "power: 1 connections are dropped" in vm.console()
 
 
 def test_forced(boot, tmp_path, tapnet):
     """At once, whatever runs."""
-    vm = start(boot, tmp_path, 3600, nics=["tap:tap1"], netns=tapnet.name)
+    vm = start(boot, tmp_path, 3600, "3.0", nics=["tap:tap1"], netns=tapnet.name)
     with tapnet.enter(lambda: socket.create_connection((address(vm), 7), 10)) as sock:
         sock.sendall(b"x")
         assert sock.recv(1) == b"x"

@@ -136,6 +136,28 @@ def test_pause(guest):
     assert ic.stats(guest.vm, "heartbeat")["contact"] == "ok"
 
 
+@pytest.mark.parametrize("clocks_run", [False, True], ids=["clocks-stand", "clocks-run"])
+def test_pause_of_minutes(guest, clocks_run):
+    """Ten minutes that need not be waited for: the clock is right, uptime is as the host wants it."""
+    status, text = tell(guest.vm, "resume", "--leap", "600")
+    assert status == 1 and "is not paused" in text, text
+    before = float(guest.check("cut -d' ' -f1 /proc/uptime"))
+    assert tell(guest.vm, "pause") == (0, "")
+    try:
+        options = ["--clocks-run"] if clocks_run else []
+        assert tell(guest.vm, "resume", "--leap", "600", *options) == (0, "")
+        passed = float(guest.check("cut -d' ' -f1 /proc/uptime")) - before
+        assert 600 <= passed < 660 if clocks_run else passed < 60
+        wait_for(lambda: abs(clock_error(guest)) < 3, 10, "the guest to set its clock")
+        beats = ic.stats(guest.vm, "heartbeat")["answers"]
+        wait_for(lambda: ic.stats(guest.vm, "heartbeat")["answers"] > beats, 10, "a beat")
+    finally:
+        ic.set_clock(guest.vm, offset=0)
+        ic.send_time(guest.vm)
+    wait_for(lambda: abs(clock_error(guest)) < 3, 10, "the guest to set its clock back")
+    assert guest.kernel_complaints() == []
+
+
 def test_tsc_changes(guest):
     """A TSC of another frequency and the page that follows it: time goes on as before."""
     def uptime():

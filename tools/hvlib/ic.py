@@ -272,8 +272,17 @@ def pause(vm):
     vm.qmp("stop")
 
 
-def resume(vm):
-    """Lets them go on; the guest is told the time."""
+def resume(vm, leap=0, clocks_run=False):
+    """Lets them go on; the guest is told the time. leap: so many seconds are taken to have passed
+    more, by the clock that the guest is told; clocks_run: by reference time and TSC, too, as on a
+    host that does not freeze them."""
+    if leap:
+        if vm.qmp("query-status")["running"]:
+            raise HvError(f"{vm.name} is not paused")
+        offset = vm.qmp("qom-get", path=_path("timesync"), property="clock-offset-us")
+        set_clock(vm, offset / 1_000_000 + leap)
+        if clocks_run:
+            vm.qmp("qom-set", path="/machine/hyperv", property="leap-ms", value=round(leap * 1000))
     vm.qmp("cont")
 
 

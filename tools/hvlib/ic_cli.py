@@ -24,7 +24,7 @@ def add_parsers(commands):
     _add_time(commands)
     _add_kvp(commands)
     _command(commands, "pause", "stop a VM's processors and clocks")
-    _command(commands, "resume", "let a paused VM go on")
+    _add_resume(commands)
     migrate = _command(commands, "migrate", "what a live migration does to the guest",
                        "The guest stands still for a moment and goes on with a TSC of another "
                        "frequency; the reference TSC page follows.")
@@ -33,6 +33,22 @@ def add_parsers(commands):
     migrate.add_argument("--tsc-khz", type=int, metavar="KHZ",
                          help="the new frequency (default: a tenth faster)")
     _command(commands, "nmi", "inject a non-maskable interrupt: the guest reports and ends")
+
+
+def _add_resume(commands):
+    add = _command(commands, "resume", "let a paused VM go on",
+                   "A long pause without waiting for it: --leap moves the host's clock as the guest "
+                   "is told it (it stays so: hv time --set now).").add_argument
+    add("--leap", type=_seconds, default=0, metavar="S", help="so many seconds have passed more")
+    add("--clocks-run", action="store_true",
+        help="reference time and TSC have gone on by as much, instead of standing still")
+
+
+def _seconds(text):
+    if not 0 <= (seconds := float(text)) <= 365 * 24 * 3600:
+        raise ValueError(text)
+    return seconds
+
 
 def _command(commands, name, text, epilog=None):
     command = commands.add_parser(name, help=text, description=text[0].upper() + text[1:] + ".",
@@ -174,8 +190,8 @@ def _pause(_, vm):
     ic.pause(vm)
 
 
-def _resume(_, vm):
-    ic.resume(vm)
+def _resume(args, vm):
+    ic.resume(vm, args.leap, args.clocks_run)
 
 
 def _migrate(args, vm):

@@ -62,10 +62,11 @@ class TapNet:
     """Taps tap0, tap1, ...: tapN has 10.77.N.1/24 here and leases 10.77.N.100-199 there. With
     multi_queue a VM gets a queue of the tap for each channel of its NIC. With ip6 it also has
     fd77:N::1/64, and makes itself known as a router for guests to take addresses from. dhcp_options
-    is what else DHCP says, as in "tag:tap4,26,1300" to those behind tap4."""
+    is what else DHCP says, as in "tag:tap4,26,1300" to those behind tap4; lease is for how long
+    addresses are given, as dnsmasq has it (2 minutes at least)."""
 
     def __init__(self, purpose, taps=1, mtu=1500, dhcp=True, multi_queue=False, ip6=False,
-                 dhcp_options=()):
+                 dhcp_options=(), lease="1h"):
         if os.geteuid() != 0:
             raise HvError("taps and network namespaces need root; run the same command with sudo")
         for program, package in (("ip", "iproute2"), ("dnsmasq", "dnsmasq-base")):
@@ -78,6 +79,7 @@ class TapNet:
         self.multi_queue = multi_queue
         self.ip6 = ip6
         self.dhcp_options = dhcp_options
+        self.lease = lease
         self.folder = BUILD / "run" / self.name
         self._server = None
 
@@ -144,7 +146,8 @@ class TapNet:
     def _start_dhcp(self):
         self.folder.mkdir(parents=True, exist_ok=True)
         log = self.folder / "dnsmasq.log"
-        ranges = [f"--dhcp-range=10.77.{n}.100,10.77.{n}.199,1h" for n in range(len(self.taps))]
+        ranges = [f"--dhcp-range=10.77.{n}.100,10.77.{n}.199,{self.lease}"
+                  for n in range(len(self.taps))]
         if self.ip6:
             ranges += ["--enable-ra", *[f"--dhcp-range=::,constructor:{tap},ra-only" for tap in self.taps]]
         with open(log, "wb") as output:

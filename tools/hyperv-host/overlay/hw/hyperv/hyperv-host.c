@@ -153,6 +153,15 @@ static void hyperv_host_set_tsc_khz(Object *obj, Visitor *v, const char *name, v
     }
 }
 
+static void hyperv_host_leap(Object *obj, Visitor *v, const char *name, void *opaque, Error **errp)
+{
+    uint64_t ms;
+
+    if (visit_type_uint64(v, name, &ms, errp)) {
+        partition->leap(ms, errp);
+    }
+}
+
 void hyperv_host_create(const HvPartitionOps *ops)
 {
     Object *obj;
@@ -174,6 +183,9 @@ static void hyperv_host_class_init(ObjectClass *klass, void *data)
                               hyperv_host_set_tsc_khz, NULL, NULL);
     object_class_property_set_description(klass, "tsc-khz",
                                           "frequency of the guest's TSC, changed as by a migration");
+    object_class_property_add(klass, "leap-ms", "uint64", NULL, hyperv_host_leap, NULL, NULL);
+    object_class_property_set_description(klass, "leap-ms",
+                                          "TSC and reference time of a stopped VM go on by so much");
 }
 
 static const TypeInfo hyperv_host_info = {

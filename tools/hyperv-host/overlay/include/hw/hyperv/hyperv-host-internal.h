@@ -16,6 +16,8 @@ typedef struct HvPartitionOps {
     uint64_t (*get_tsc_khz)(void);
     /* Go on with another frequency; the VM has to be stopped. */
     void (*set_tsc_khz)(uint64_t khz, Error **errp);
+    /* TSC and reference time of a stopped VM leap ahead. */
+    void (*leap)(uint64_t ms, Error **errp);
 } HvPartitionOps;
 
 /* Make the object unless it exists.  BQL held. */

@@ -141,7 +141,7 @@ static void count_one(uint64_t *counter)
  *
  * Reference time is made of the guest's TSC by the very formula of the TSC
  * page, so that page and MSR agree always.  Both stand still while the VM is
- * stopped, and go on without a jump.
+ * stopped, and go on without a jump unless leap() makes one.
  *
  * Changed only in the main loop while the vCPUs are stopped; read by anybody.
  */
@@ -307,6 +307,37 @@ static void set_tsc_khz(uint64_t khz, Error **errp)
     timer_mod(timebase.page_timer, qemu_clock_get_ms(QEMU_CLOCK_VIRTUAL) + TSC_PAGE_INVALID_MS);
 }
 
+static void timers_rearm(void);
+
+/*
+ * TSC and reference time go on by @ms at once, as on a host that does not
+ * freeze them while a VM is stopped.  The TSC page needs no change.
+ */
+static void leap(uint64_t ms, Error **errp)
+{
+    const uint64_t most = 366ull * 24 * 3600 * 1000;
+    uint64_t ticks = cpu_get_ticks();
+
+    if (runstate_is_running()) {
+        error_setg(errp, "the VM has to be stopped");
+        return;
+    }
+    if (ms > most) {
+        error_setg(errp, "at most a year at a time");
+        return;
+    }
+    timebase_ready();
+    WITH_QEMU_LOCK_GUARD(&partition.lock) {
+        if (!timebase.moved) {
+            timebase.ratio = 1ull << 32;
+        }
+        timebase.base_guest = hyperv_tcg_tsc(ticks) + timebase.tsc_hz / 1000 * ms;
+        timebase.base_host = ticks;
+        timebase.moved = true;
+    }
+    timers_rearm();
+}
+
 /* --- Synthetic timers --------------------------------------------------- */
 
 /* Arm the QEMU timer for @t's deadline.  timer_lock held. */
@@ -449,6 +480,24 @@ static void timer_fire(void *opaque)
         hyperv_synic_inject(t->vcpu->vp, HV_STIMER_VECTOR(config));
     } else {
         timer_post(t);
+    }
+}
+
+/* Reference time has leapt; the clock that the QEMU timers go by has not. */
+static void timers_rearm(void)
+{
+    for (unsigned i = 0; i < HYPERV_MAX_VPS; i++) {
+        if (!vcpus[i]) {
+            continue;
+        }
+        QEMU_LOCK_GUARD(&vcpus[i]->timer_lock);
+        for (unsigned n = 0; n < HV_STIMER_COUNT; n++) {
+            HvTimer *t = &vcpus[i]->timers[n];
+
+            if (t->config & HV_STIMER_ENABLE && t->count) {
+                timer_arm(t);
+            }
+        }
     }
 }
 
@@ -1007,6 +1056,7 @@ static void partition_create(void)
         .stats = partition_stats,
         .get_tsc_khz = get_tsc_khz,
         .set_tsc_khz = set_tsc_khz,
+        .leap = leap,
     };
     /* vmmcall; ret; the rest traps. */
     static const uint8_t code[] = { 0x0f, 0x01, 0xd9, 0xc3 };
