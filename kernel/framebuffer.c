@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // Text on the UEFI framebuffer, with the font of a PSF1 file that the build puts in. What is on the
-// screen is remembered as text, so that scrolling never reads video memory, which is slow. Callers
-// of framebuffer_write() hold the log's lock.
+// screen is remembered as text, so that scrolling never reads video memory, which is slow, and drawn a row
+// at a time. Text comes from the log, whose lock is held.
 #include <string.h>
 
 #include "kernel/machine.h"
@@ -29,6 +29,7 @@ static unsigned glyph_height;
 static struct boot_framebuffer screen;
 static unsigned columns, rows, column, row;
 static char cells[MAX_ROWS][MAX_COLUMNS], drawn[MAX_ROWS][MAX_COLUMNS];
+static bool stale[MAX_ROWS]; // they may differ
 
 // The table of code points has one list for each glyph, which ends with 0xffff.
 static void find_glyphs(void)
@@ -87,45 +88,43 @@ static void draw(unsigned y, unsigned x, char c)
     }
 }
 
-// True if all of the screen changes.
-static bool new_line(void)
+static void new_line(void)
 {
     column = 0;
     if (row + 1 < rows) {
         row++;
-        return false;
+        return;
     }
     memmove(cells[0], cells[1], (rows - 1) * sizeof(cells[0]));
     memset(cells[rows - 1], ' ', sizeof(cells[0]));
-    return true;
+    memset(stale, true, rows);
 }
 
-static bool put(char c)
-{
-    if (c == '\n')
-        return new_line();
-    bool scrolled = column == columns && new_line();
-    cells[row][column++] = c >= FIRST_CHARACTER && c <= LAST_CHARACTER ? c : '?';
-    return scrolled;
-}
-
-// What is long scrolls by unseen: only what is there at its end is drawn.
-void framebuffer_write(const char *text, size_t length)
+void framebuffer_put(char c)
 {
     if (columns == 0 || rows == 0)
         return;
-    unsigned first = row;
-    for (size_t i = 0; i < length; i++) {
-        if (put(text[i]))
-            first = 0;
-    }
-    for (unsigned y = first; y <= row; y++) {
-        if (memcmp(drawn[y], cells[y], columns) == 0)
-            continue;
-        for (unsigned x = 0; x < columns; x++) {
-            if (drawn[y][x] != cells[y][x])
-                draw(y, x, cells[y][x]);
-        }
-        memcpy(drawn[y], cells[y], columns);
-    }
+    if (c == '\n' || column == columns)
+        new_line();
+    if (c == '\n')
+        return;
+    stale[row] = true;
+    cells[row][column++] = c >= FIRST_CHARACTER && c <= LAST_CHARACTER ? c : '?';
+}
+
+// The newest rows first.
+bool framebuffer_draw(void)
+{
+    unsigned y = columns > 0 ? rows : 0;
+
+    while (y > 0 && !stale[y - 1])
+        y--;
+    if (y-- == 0)
+        return false;
+    for (unsigned x = 0; x < columns; x++)
+        if (drawn[y][x] != cells[y][x])
+            draw(y, x, cells[y][x]);
+    memcpy(drawn[y], cells[y], columns);
+    stale[y] = false;
+    return true;
 }

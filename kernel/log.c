@@ -1,26 +1,168 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The log; see log.h. A line is put together on the stack and written under one lock.
+// The log; see log.h. Text goes into a ring, under one lock, and from there to the consoles: a port takes
+// some 20 us a byte on an emulated machine, and each byte is an exit on a real one, so core 0's loop gives
+// it no more than its FIFO takes, a turn. It begins when core 0 has been without work for a moment, or,
+// if it never is, when text has waited for long. A full ring makes the caller write: nothing is lost.
 #include "kernel/log.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #include <stb_sprintf.h>
 
 #include "kernel/core.h"
 #include "kernel/lock.h"
+#include "kernel/loop.h"
 #include "kernel/machine.h"
 #include "kernel/time.h"
 #include "kernel/utc.h"
 
 #define LINE_MAX 320
-#define RING_BYTES 4096
+#define RING_BYTES 65536ull // the longest text, a line of statistics, has half of that
+#define QUIET TIME_MS
+#define PATIENCE (100 * TIME_MS)
+#define RETRY TIME_MS      // of a port that was full
+#define STUCK TIME_S       // it took nothing for so long: what waits goes to the screen only
+#define WAIT_SPINS 2000000 // the same where there is no loop
+#define WAIT_SPINS_STUCK 10u
 
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
 static int level_limit = LOG_INFO;
 static struct lock log_lock;
+static bool at_once = true; // until there is a loop, and at the end
+static unsigned spins = WAIT_SPINS;
+static atomic_bool asleep; // core 0, or it is about to be
+
+// Changed under the lock; core 0 looks without it.
 static char ring[RING_BYTES];
-static uint64_t ring_end; // bytes ever written
+static uint64_t written, shown;      // bytes ever
+static uint64_t since, moved, retry; // text has waited; the port took some; not before
+static bool undrawn;                 // the screen has more to show
+
+#define LOOK(x) __atomic_load_n(&(x), __ATOMIC_RELAXED)
+
+// Shows what the port takes without waiting. False: nothing.
+static bool show_some(void)
+{
+    unsigned room = serial_room();
+
+    if (room == 0)
+        return false;
+    while (shown < written && room >= 2) { // a newline takes two
+        char c = ring[shown % RING_BYTES];
+        if (c == '\n') {
+            serial_put('\r');
+            room--;
+        }
+        serial_put(c);
+        room--;
+        framebuffer_put(c);
+        shown++; // after all of it: a panic goes on from here
+    }
+    undrawn = true;
+    return true;
+}
+
+static void show_on_screen(void)
+{
+    for (; shown < written; shown++)
+        framebuffer_put(ring[shown % RING_BYTES]);
+    undrawn = true;
+}
+
+// Whoever reads the other end may be slow. One that is dead costs time once, then little.
+static bool wait_for_room(void)
+{
+    for (unsigned i = 0; i < spins; i++) {
+        if (serial_room() > 0) {
+            spins = WAIT_SPINS;
+            return true;
+        }
+        cpu_pause();
+    }
+    spins = WAIT_SPINS_STUCK;
+    return false;
+}
+
+static void show_until(uint64_t end)
+{
+    while (shown < end)
+        if (!show_some() && !wait_for_room())
+            show_on_screen();
+}
+
+static void show_all(void)
+{
+    show_until(written);
+    while (framebuffer_draw())
+        ;
+    undrawn = false;
+}
+
+// ---- Core 0's loop ----
+
+static bool waiting(void)
+{
+    return LOOK(written) != LOOK(shown) || LOOK(undrawn);
+}
+
+static uint64_t due(void)
+{
+    uint64_t idle = cores[0].idle_from, late = LOOK(since) + PATIENCE;
+    uint64_t first = idle && idle + QUIET < late ? idle + QUIET : late;
+
+    return first > retry ? first : retry;
+}
+
+// What it does is not work: core 0 counts as idle, and does not halt before the time of its deadline.
+static bool log_poll(void *ctx)
+{
+    uint64_t now;
+
+    (void)ctx;
+    if (atomic_load_explicit(&asleep, memory_order_relaxed))
+        atomic_store_explicit(&asleep, false, memory_order_relaxed);
+    if (!waiting() || (now = time_now()) < due())
+        return false;
+    bool enabled = lock(&log_lock);
+    if (shown < written) {
+        if (show_some())
+            moved = now;
+        else if (now - moved > STUCK)
+            show_on_screen();
+        else
+            retry = now + RETRY;
+    }
+    undrawn = framebuffer_draw();
+    unlock(&log_lock, enabled);
+    return false;
+}
+
+// Then the deadline looks whether there is something; others write, then look whether core 0 sleeps.
+static bool log_arm(void *ctx)
+{
+    (void)ctx;
+    atomic_store(&asleep, true);
+    return false;
+}
+
+static uint64_t log_deadline(void *ctx)
+{
+    (void)ctx;
+    return waiting() ? due() : UINT64_MAX;
+}
+
+void log_start(void)
+{
+    static struct poller poller = {
+        .name = "log", .poll = log_poll, .arm = log_arm, .deadline = log_deadline};
+
+    loop_add(&poller);
+    at_once = false;
+}
+
+// ---- Any core ----
 
 void log_init(const struct boot_info *info)
 {
@@ -33,32 +175,42 @@ void log_set_level(int level)
     level_limit = level;
 }
 
-void log_break_lock(void)
+void log_seize(void)
 {
     atomic_store(&log_lock.held, false);
+    at_once = true;
+    show_all();
 }
 
 void log_text(const char *text, size_t length)
 {
     bool enabled = lock(&log_lock);
 
-    for (size_t i = 0; i < length; i++)
-        ring[ring_end++ % RING_BYTES] = text[i];
-    serial_write(text, length);
-    framebuffer_write(text, length);
+    if (shown == written)
+        since = moved = time_now();
+    for (size_t i = 0; i < length; i++) {
+        if (written - shown == RING_BYTES)
+            show_until(shown + 1);
+        ring[written % RING_BYTES] = text[i];
+        written++;
+    }
+    if (at_once)
+        show_all();
     unlock(&log_lock, enabled);
+    if (core_id() != 0 && atomic_exchange(&asleep, false))
+        apic_send_wake(cores[0].apic_id);
 }
 
 size_t log_tail(char *out, size_t size)
 {
-    uint64_t from = ring_end > size ? ring_end - size : 0;
+    uint64_t from = written > size ? written - size : 0;
 
     if (from > 0)
-        while (from < ring_end && ring[(from - 1) % RING_BYTES] != '\n')
+        while (from < written && ring[(from - 1) % RING_BYTES] != '\n')
             from++;
-    for (uint64_t i = from; i < ring_end; i++)
+    for (uint64_t i = from; i < written; i++)
         out[i - from] = ring[i % RING_BYTES];
-    return ring_end - from;
+    return written - from;
 }
 
 void log_line(enum log_level level, const char *format, ...)

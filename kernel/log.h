@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// The log: one line per call to every console (serial, framebuffer) and to a ring in memory, whose
-// end a panic sends to the host ahead of its report. Any core, any context but NMI; lines of
-// several cores never mix.
+// The log: one line per call to a ring in memory, from which core 0's loop shows it on every console
+// (serial, framebuffer) a little later, and whose end a panic sends to the host ahead of its report.
+// Before there is a loop, and at the end of the machine, lines are shown at once. Any core, any context
+// but NMI; lines of several cores never mix.
 #pragma once
 
 enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_DEBUG };

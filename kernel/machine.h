@@ -11,22 +11,28 @@
 #include "kernel/core.h"
 
 // log.c, serial.c, framebuffer.c ------------------------------------------------------------------
-void log_init(const struct boot_info *info); // serial and framebuffer from now on
+void log_init(
+    const struct boot_info *info); // serial and framebuffer from now on, each line at once
+void log_start(void);              // core 0: from now on by its loop
 void log_set_level(int level);
 void log_text(const char *text, size_t length); // raw, to every console; any core
-void log_break_lock(void);                      // panic only: the holder is stopped
+// The caller has the machine to itself (whoever held the lock is stopped): shows all that waits, and what
+// comes from now on at once.
+void log_seize(void);
 // The last lines that were logged, whole ones, `size` bytes (less than 4096) at most. Returns how
 // many bytes. Panic only: takes no lock.
 size_t log_tail(char *out, size_t size);
 
-void serial_init(uint16_t port); // 0: there is none
-void serial_write(const char *text, size_t length);
+void serial_init(uint16_t port);    // 0: there is none
+unsigned serial_room(void);         // bytes that it takes now without waiting; 0 or more than one
+void serial_put(char c);            // no more of them than that
 int serial_read(void);              // a byte, or -1; no port: -1
 void serial_enable_interrupt(void); // on every received byte
 
 void framebuffer_init(const struct boot_framebuffer *fb); // needs only the first page tables
 void framebuffer_stop(void);                              // after a failure
-void framebuffer_write(const char *text, size_t length);
+void framebuffer_put(char c);
+bool framebuffer_draw(void); // draws one row, if any changed; false: all is drawn
 
 // alloc.c -----------------------------------------------------------------------------------------
 void memory_init(const struct boot_info *info);

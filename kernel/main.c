@@ -74,6 +74,7 @@ _Noreturn void kernel_main(const struct boot_info *info)
     platform_init();
     platform_init_core();
     core_describe();
+    log_start();
     config_init(info);
     report_machine(info);
     console_init();

@@ -136,8 +136,8 @@ static _Noreturn void give_up(void)
 
     if (atomic_exchange(&given_up, true))
         cpu_stop();
-    log_break_lock();
     framebuffer_stop();
+    log_seize();
     log_announce("panic: the report failed");
     stop_or_restart();
 }
@@ -168,7 +168,7 @@ void machine_seize(void)
     while ((unsigned)__builtin_popcountll(atomic_load(&stopped)) + 1 < core_count() &&
            time_now() < end)
         cpu_pause();
-    log_break_lock();
+    log_seize();
 }
 
 _Noreturn void machine_halt(void)

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// COM1: a 16550 at 115200 8N1. A port that stops taking bytes costs time once, then little. Callers
-// of serial_write() hold the log's lock.
+// COM1: a 16550 at 115200 8N1. What is written to it comes from the log, whose lock is held.
 #include "kernel/cpu.h"
 #include "kernel/machine.h"
 
@@ -20,11 +19,8 @@ enum uart_register {
 #define MODEM_READY 0x0b // DTR, RTS, and OUT2, which gates the interrupt
 #define FIFO_ON 0x07
 #define FIFO_BYTES 16
-#define WAIT_SPINS 2000000 // about a second: whoever reads the other end may be slow
-#define WAIT_SPINS_STUCK 10
 
 static uint16_t base;
-static unsigned spins = WAIT_SPINS;
 
 void serial_init(uint16_t port)
 {
@@ -40,38 +36,15 @@ void serial_init(uint16_t port)
     outb(base + UART_MODEM_CONTROL, MODEM_READY);
 }
 
-static bool wait_for_room(void)
+unsigned serial_room(void)
 {
-    for (unsigned i = 0; i < spins; i++) {
-        if (inb(base + UART_LINE_STATUS) & LINE_STATUS_ROOM) {
-            spins = WAIT_SPINS;
-            return true;
-        }
-        cpu_pause();
-    }
-    spins = WAIT_SPINS_STUCK;
-    return false;
+    return !base || inb(base + UART_LINE_STATUS) & LINE_STATUS_ROOM ? FIFO_BYTES : 0;
 }
 
-void serial_write(const char *text, size_t length)
+void serial_put(char c)
 {
-    size_t room = 0;
-
-    if (!base)
-        return;
-    for (size_t i = 0; i < length; i++) {
-        if (room < 2) { // a newline takes two
-            if (!wait_for_room())
-                return;
-            room = FIFO_BYTES;
-        }
-        if (text[i] == '\n') {
-            outb(base + UART_DATA, '\r');
-            room--;
-        }
-        outb(base + UART_DATA, (uint8_t)text[i]);
-        room--;
-    }
+    if (base)
+        outb(base + UART_DATA, (uint8_t)c);
 }
 
 int serial_read(void)

@@ -3,6 +3,8 @@
 leave of the host (VMBus UNLOAD) before it powers off or stops."""
 
 import gzip
+import json
+import re
 
 import pytest
 
@@ -48,7 +50,7 @@ def screen(glyphs, tmp_path):
                 dots = [pixels[at + dot:at + dot + 3] for dot in range(0, 24, 3)]
                 assert set(dots) <= {BLACK, GREY}, f"a colour of its own at {x}, {line}"
                 rows.append(int("".join("01"[dot == GREY] for dot in dots), 2))
-            return glyphs[bytes(rows)]
+            return glyphs.get(bytes(rows), "\0")  # caught while it was drawn
         return "\n".join("".join(cell(x, y) for x in range(0, width - 7, 8)).rstrip()
                          for y in range(0, height - 15, 16))
     return read
@@ -73,7 +75,7 @@ def test_screen_and_power_off(boot, screen):
     """The screen shows all that COM1 does; a power-off closes everything at the host."""
     vm = boot.dunlin(extra=["-no-shutdown"])
     printed = vm.console()[vm.console().index("dunlin: starting"):]
-    assert unwrapped(printed) in unwrapped(screen(vm))
+    wait_for(lambda: unwrapped(printed) in unwrapped(screen(vm)), 20, "all of it on the screen")
     assert connected(vm)
     vm.send_line("poweroff")
     wait_shutdown(vm)
@@ -90,15 +92,18 @@ def test_screen_of_other_machines(boot, screen):
 
 def test_eight_cores_and_panic(boot, screen):
     """As many vCPUs as the host is made for serve, and a panic stops them all: the report is on the
-    screen and the host let go of everything."""
+    screen, behind what still waited to be printed, and the host let go of everything."""
     vm = boot.dunlin(vcpus=8)
     for options in ([], ["-P", 8, "-R"]):
         check_iperf(vm, *options, seconds=1)
     turns = [core["turns"] for core in stats(vm)["cores"].values()]
     assert len(turns) == 8 and all(turns), turns
     assert connected(vm)
-    vm.send_line("panic")
+    vm.send_line("stats\npanic")
     vm.wait_console("dunlin: stopped", 20)
+    printed = vm.console()
+    assert json.loads(re.findall(r"dunlin: stats: (\{.*\})\n", printed)[-1])["cores"]
+    assert printed.rindex("dunlin: stats:") < printed.index("dunlin: panic: ")
     assert not connected(vm)
     text = screen(vm)
     assert "dunlin: panic: core 0: " in text and "loop_run+0x" in text

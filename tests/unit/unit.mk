@@ -20,6 +20,8 @@ unit_ip6_check = net/ip6_check.c
 unit_iperf3_params = net/services/iperf3/json.c net/services/iperf3/params.c \
 	net/services/iperf3/results.c
 unit_iperf3_params_cflags = -isystem /usr/include/stb -Wno-unused-parameter
+unit_log = kernel/log.c
+unit_log_cflags = $(unit_iperf3_params_cflags)
 unit_message = kernel/message.c
 unit_message_cflags = -DPERCORE=_Thread_local -include before_exchange.h
 unit_ranges = kernel/ranges.c
