@@ -11,7 +11,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from hvlib.tapnet import enter
+from hvlib.tapnet import enter, make_namespace
 from support import ROOT, make
 
 PROGRAM = ROOT / "build" / "native" / "dunlin-native"
@@ -35,9 +35,8 @@ class Native:
         Native.count += 1
         self.namespace = f"dn-{os.getpid()}-{Native.count}"
         self.inside = ["ip", "netns", "exec", self.namespace]
-        run("ip", "netns", "add", self.namespace)
+        make_namespace(self.namespace)
         ip = ["ip", "-n", self.namespace]
-        run(*ip, "link", "set", "lo", "up")
         names = []
         for number in range(taps):
             tap = f"tap{number}"

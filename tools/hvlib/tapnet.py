@@ -48,6 +48,15 @@ def _ip(*arguments):
     return done.stdout
 
 
+def make_namespace(namespace):
+    """A network namespace whose own IPv6 addresses can be used at once. Linux would first ask for one to
+    two seconds whether somebody has them, and send from another address meanwhile."""
+    _ip("netns", "add", namespace)
+    _ip("-n", namespace, "link", "set", "lo", "up")
+    _ip("netns", "exec", namespace, "sh", "-c", "cd /proc/sys/net/ipv6/conf; "
+        "echo 0 >all/accept_dad; echo 0 >default/accept_dad")
+
+
 def _remove_stale():
     """Our names end in the process id of their maker; one without a maker is left over."""
     for line in _ip("netns", "list").splitlines():
@@ -90,8 +99,7 @@ class TapNet:
     def __enter__(self):
         _remove_stale()
         try:
-            _ip("netns", "add", self.name)
-            _ip("-n", self.name, "link", "set", "lo", "up")
+            make_namespace(self.name)
             for number, tap in enumerate(self.taps):
                 # The host opens the tap by name; these flags have to be the same on both sides.
                 flags = ["vnet_hdr", *(["multi_queue"] if self.multi_queue else [])]
