@@ -14,6 +14,7 @@ def raw_socket(native, ethertype=0x800):
     """For frames to and from the guest."""
     def make():
         sock = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(ethertype))
+        sock.setsockopt(socket.SOL_SOCKET, 33, 16 << 20)  # SO_RCVBUFFORCE: a busy machine reads late
         sock.bind(("tap0", 0))
         return sock
     return native.enter(make)
@@ -104,7 +105,7 @@ class Peer:
         if at <= len(self.received) < at + len(data):
             self.received += data[len(self.received) - at:]
 
-    def wait(self, condition, seconds=10):
+    def wait(self, condition, seconds=30):
         end = time.monotonic() + seconds
         self.take()
         while not condition():

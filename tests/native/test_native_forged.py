@@ -119,7 +119,7 @@ def test_acknowledgement_by_an_old_segment(native):
             client.kill()
             said = client.communicate()[0]
         assert client.returncode == 0, said
-        assert forged > 50
+        assert forged > 10
         assert lossy.stats()["sender"]["resent"] > 0
     finally:
         raw.close()

@@ -22,7 +22,7 @@ import pytest
 import program
 from packets import frame, raw_socket, segment
 from program import HERE, PORT, SERVER, Native, run
-from support import check_totals
+from support import check_totals, wait_for
 
 COOKIE = b"a" * 36 + b"\0"
 PARAM_EXCHANGE, CREATE_STREAMS, TEST_START, TEST_RUNNING = 9, 10, 1, 2
@@ -118,8 +118,9 @@ def test_omit(native, direction):
 
 @pytest.mark.parametrize("direction", [[], ["-R"]], ids=["send", "receive"])
 def test_rate(native, direction):
-    report = native.iperf3("-t", "2", "-b", "50M", *direction)
-    assert report["end"]["sum_received"]["bits_per_second"] == pytest.approx(50e6, rel=0.1)
+    """Never more, and about as much if the machine has the time."""
+    sent = native.iperf3("-t", "2", "-b", "50M", *direction)["end"]["sum_sent"]
+    assert 25e6 * 2 < sent["bytes"] * 8 <= 50e6 * sent["seconds"] + 8 * (128 << 10)
 
 
 def test_reports_retransmits_and_words(native):
@@ -134,34 +135,46 @@ def test_reports_retransmits_and_words(native):
     ["-l", "4000"], ["-l", "4000", "-R"], ["-O", "1"], ["-n", "1M"],
 ], ids=lambda o: " ".join(o) or "to server")
 def test_udp(native, options):
-    """Next to nothing is lost at a low rate, and both sides agree on what was sent."""
+    """What arrives and what is lost adds up, no more is lost than Linux's queues have dropped, and nobody
+    sends more than was asked for."""
+    before = udp_dropped(native)
     report = native.iperf3("-u", "-b", "8M", *([] if "-n" in options else ["-t", "2"]), *options)
     assert "error" not in report, report["error"]
-    end = report["end"]
+    end, dropped = report["end"], udp_dropped(native) - before
     streams = len(end["streams"])
     assert streams == {"-P": 4, "--bidir": 2}.get(options[0] if options else "", 1)
     for stream in end["streams"]:
         udp = stream["udp"]
         size = int(options[1]) if "-l" in options else udp["bytes"] / udp["packets"]
         assert udp["packets"] * size == pytest.approx(udp["bytes"], rel=0.05)
-        assert udp["packets"] > (1 << 20) / size * 0.9 if "-n" in options else 100
-        assert udp["lost_percent"] < 5 and udp["jitter_ms"] < 100
+        assert udp["packets"] > ((1 << 20) / size * 0.9 if "-n" in options else 100)
+        assert udp["jitter_ms"] < 1000
+    assert sum(stream["udp"]["lost_packets"] for stream in end["streams"]) <= dropped
     if "-n" not in options:
         one_way = 1 if "--bidir" in options else streams
-        assert end["sum"]["bits_per_second"] == pytest.approx(8e6 * one_way, rel=0.15)
+        assert 4e6 * one_way < end["sum"]["bits_per_second"] < 8.5e6 * one_way
+
+
+def udp_dropped(native):
+    """Datagrams that Linux has dropped, its sockets and its queues to the program together."""
+    text = subprocess.run([*native.inside, "cat", "/proc/net/snmp", "/sys/class/net/tap0/statistics/tx_dropped"],
+                          check=True, text=True, stdout=subprocess.PIPE).stdout
+    names, values = (line.split() for line in text.splitlines() if line.startswith("Udp:"))
+    return int(values[names.index("RcvbufErrors")]) + int(text.split()[-1])
 
 
 def test_udp_without_a_limit(native):
     """As fast as it goes, which is more than the client takes."""
     report = native.iperf3("-u", "-b", "0", "-R", "-t", "2")
     assert "error" not in report, report["error"]
-    assert report["end"]["sum"]["packets"] > 10000
+    assert report["end"]["sum"]["packets"] > 2000  # by default it would be 174
 
 
 def test_second_client_is_denied(native):
-    first = subprocess.Popen([*native.inside, "iperf3", "-c", SERVER, "-t", "3", "-J"],
+    start = len(native.log)
+    first = subprocess.Popen([*native.inside, "iperf3", "-c", SERVER, "-t", "4", "-J"],
                              stdout=subprocess.PIPE)
-    time.sleep(1)
+    native.wait_log(rb"test of \S+, iperf 3", start=start)
     for _ in range(3):
         assert "busy running a test" in native.iperf3("-t", "1")["error"]
     report = json.loads(first.communicate(timeout=20)[0])
@@ -176,12 +189,12 @@ def test_killed_client_frees_everything(native, options):
     client = subprocess.Popen([*native.inside, "iperf3", "-c", SERVER, "-t", "30", *options],
                               stdout=subprocess.DEVNULL)
     native.wait_log(rb"test of \S+, iperf 3", start=start)
-    time.sleep(1)
-    assert native.objects() > idle + 8
+    wait_for(lambda: native.objects() > idle + 8, 10, "the test takes memory")
+    time.sleep(0.5)
     client.kill()
     client.wait()
-    native.wait_log(rb"given up: ", timeout=2, start=start)
-    native.wait_objects(idle, 3)
+    native.wait_log(rb"given up: ", start=start)
+    native.wait_objects(idle, 20)
 
 
 def test_interrupted_client(native):
@@ -192,7 +205,7 @@ def test_interrupted_client(native):
     time.sleep(0.5)
     client.send_signal(2)
     client.wait(10)
-    native.wait_log(rb"given up: the client was interrupted", timeout=5, start=start)
+    native.wait_log(rb"given up: the client was interrupted", start=start)
 
 
 def test_many_tests_in_sequence(native):
@@ -416,16 +429,17 @@ def test_udp_numbers(native, wide):
     socks[1].send(struct.pack("<I", 123456789))
     assert socks[1].recv(100) == struct.pack("<I", 987654321)
     assert receive(control, 2) == bytes([TEST_START, TEST_RUNNING])
+    start = time.monotonic()
     for number in (1, 2, 6, 4, 7, 7, 10):
         socks[0].send(struct.pack(">IIQ" if wide else ">III", 5, number * 1000, number) + bytes(50))
     socks[0].send(b"short")
     socks[1].send(struct.pack(">IIQ" if wide else ">III", 5, 0, 1) + bytes(50))
-    time.sleep(0.2)
     first, second = udp_results(control)
+    took = time.monotonic() - start
     size = 66 if wide else 62
     assert (first["id"], first["packets"], first["errors"], first["bytes"]) == (1, 10, 3, 7 * size)
     assert (second["id"], second["packets"], second["errors"], second["bytes"]) == (3, 1, 0, size)
-    assert second["jitter"] == 0 < first["jitter"] < 0.01
+    assert second["jitter"] == 0 < first["jitter"] < 0.01 + took
     control.close()
     for sock in socks:
         sock.close()
@@ -703,9 +717,9 @@ def test_isn(native):
 # ---- The same under other conditions ----
 
 def ping(native, size):
-    done = subprocess.run([*native.inside, "ping", "-c", "3", "-i", "0.2", "-W", "2", "-s",
+    done = subprocess.run([*native.inside, "ping", "-c", "3", "-i", "0.2", "-W", "5", "-s",
                            str(size), SERVER], capture_output=True, text=True, check=False)
-    return "3 received" in done.stdout
+    return " 0% packet loss" in done.stdout
 
 
 @pytest.mark.parametrize("size", [0, 56, 1472, 1473, 4000, 8000])

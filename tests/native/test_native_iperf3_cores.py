@@ -48,11 +48,13 @@ def test_streams(native, options):
     assert len(streams) == count
     for stream in streams:
         if "-u" in options:
-            assert stream["udp"]["packets"] > 100 and stream["udp"]["lost_percent"] < 20, stream
+            assert stream["udp"]["packets"] > 100 and stream["udp"]["lost_percent"] < 50, stream
         elif count <= 8 and "-R" not in options:
             sent, received = stream["sender"]["bytes"], stream["receiver"]["bytes"]
-            slack = max(sent / 20, 8 << 20 if "--bidir" in options or "-O" in options else 65536)
-            assert received > 0 and abs(sent - received) <= slack, stream
+            assert received > 0, stream
+            if "-O" not in options:  # each side leaves out the first second by its own clock
+                assert received <= sent, stream
+                assert sent - received <= sent / 20 or not stream["sender"]["sender"], stream
         else:
             assert stream["receiver"]["bytes"] > 0, stream
     counts = native.wait_log(rb"streams of each core, Mbit/s: (.*)\n", start=start)[1].split(b", ")
@@ -68,11 +70,17 @@ def test_one_after_the_other(native):
 
 def test_second_client_is_denied_on_any_core(native):
     start = len(native.log)
-    first = subprocess.Popen([*native.inside, "iperf3", "-c", SERVER, "-t", "3", "-J"],
+    first = subprocess.Popen([*native.inside, "iperf3", "-c", SERVER, "-t", "4", "-J"],
                              stdout=subprocess.PIPE)
     native.wait_log(rb"test of \S+, iperf 3", start=start)
-    for _ in range(10):
-        assert "busy running a test" in native.iperf3("-t", "1")["error"]
+    denied = 0
+    while denied < 10 and first.poll() is None:
+        report = native.iperf3("-n", "64K")
+        if "error" not in report:
+            break  # the first was over
+        assert "busy running a test" in report["error"]
+        denied += 1
+    assert denied
     assert "error" not in json.loads(first.communicate(timeout=20)[0])
 
 

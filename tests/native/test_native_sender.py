@@ -12,6 +12,7 @@ import pytest
 
 import program
 from program import SERVER, PORT, Native, run
+from support import wait_for
 
 COOKIE = b"b" * 36 + b"\0"
 PERIOD = 65536
@@ -138,6 +139,7 @@ def test_lesser_receivers(build, setting):
 @pytest.fixture(scope="module")
 def server(build):
     native = Native("--offload")
+    native.wait_log(rb"address fe80::")  # a second after the start, and takes memory
     idle = native.objects()
     reader = Reader(native)
     reader.take(1_000_000)
@@ -155,6 +157,12 @@ def test_small_windows(server, receive_buffer):
     reader.close()
 
 
+def bytes_in(native, seconds):
+    before = sender(native)["bytes"]
+    time.sleep(seconds)
+    return sender(native)["bytes"] - before
+
+
 @pytest.mark.parametrize("receive_buffer", [None, 4000])
 def test_closed_window(server, receive_buffer):
     """The reader sleeps until its window is closed, for longer than a time-out; then all goes on. The
@@ -164,9 +172,7 @@ def test_closed_window(server, receive_buffer):
     for _ in range(2):
         reader.take(100_000)
         time.sleep(1.5)
-        counts = sender(server)
-        time.sleep(0.3)
-        assert sender(server)["bytes"] - counts["bytes"] < 5000
+        wait_for(lambda: bytes_in(server, 0.3) < 5000, 20, "the window is closed")
     reader.take(1_000_000)
     time.sleep(0.5)
     reader.close()
