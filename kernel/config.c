@@ -14,14 +14,12 @@ struct config config;
 
 static const struct config defaults = {
     .log_level = LOG_INFO,
-    .net = {.dhcp = true, .mtu = 1500},
+    .net = {.dhcp = true, .mtu = 1500, .checksum = true, .lso = true, .rsc = true},
     .mtu = 1500,
+    .rsc = true,
     .receive_buffer = 4u << 20,
     .send_buffer = 1u << 20,
     .ring = 128u << 10,
-    .checksum = true,
-    .lso = true,
-    .rsc = true,
     .iperf3_port = 5201,
     .on_panic = PANIC_HALT,
     .shutdown_timeout = 10,
@@ -249,6 +247,31 @@ static const char *set_metric(struct nic_config *c, const char *value)
     return NULL;
 }
 
+static const char *parse_switch(const char *value, bool *out)
+{
+    bool on = strcmp(value, "on") == 0;
+
+    if (!on && strcmp(value, "off") != 0)
+        return "this is on or off";
+    *out = on;
+    return NULL;
+}
+
+static const char *set_checksum(struct nic_config *c, const char *value)
+{
+    return parse_switch(value, &c->checksum);
+}
+
+static const char *set_lso(struct nic_config *c, const char *value)
+{
+    return parse_switch(value, &c->lso);
+}
+
+static const char *set_rsc(struct nic_config *c, const char *value)
+{
+    return parse_switch(value, &c->rsc);
+}
+
 static const char *set_congestion(struct config *c, const char *value)
 {
     c->reno = strcmp(value, "reno") == 0;
@@ -283,31 +306,6 @@ static const char *set_ring(struct config *c, const char *value)
         return "ring is 16k to 1m, a multiple of 4k";
     c->ring = (uint32_t)bytes;
     return NULL;
-}
-
-static const char *parse_switch(const char *value, bool *out)
-{
-    bool on = strcmp(value, "on") == 0;
-
-    if (!on && strcmp(value, "off") != 0)
-        return "this is on or off";
-    *out = on;
-    return NULL;
-}
-
-static const char *set_checksum(struct config *c, const char *value)
-{
-    return parse_switch(value, &c->checksum);
-}
-
-static const char *set_lso(struct config *c, const char *value)
-{
-    return parse_switch(value, &c->lso);
-}
-
-static const char *set_rsc(struct config *c, const char *value)
-{
-    return parse_switch(value, &c->rsc);
 }
 
 static const char *set_iperf3_port(struct config *c, const char *value)
@@ -363,16 +361,19 @@ static const char *set_spin(struct config *c, const char *value)
 
 // ---- the tables of keys ----
 
-static const struct { // of [net] and of [nic MAC]
-    const char *name;
+static const struct { // of that section, and of [nic MAC]
+    const char *section, *name;
     const char *(*set)(struct nic_config *c, const char *value); // NULL, or what is wrong
 } nic_keys[NIC_KEYS] = {
-    [KEY_ADDRESS] = {"address", set_address},
-    [KEY_GATEWAY] = {"gateway", set_gateway},
-    [KEY_ADDRESS6] = {"address6", set_address6},
-    [KEY_GATEWAY6] = {"gateway6", set_gateway6},
-    [KEY_MTU] = {"mtu", set_mtu},
-    [KEY_METRIC] = {"metric", set_metric},
+    [KEY_ADDRESS] = {"net", "address", set_address},
+    [KEY_GATEWAY] = {"net", "gateway", set_gateway},
+    [KEY_ADDRESS6] = {"net", "address6", set_address6},
+    [KEY_GATEWAY6] = {"net", "gateway6", set_gateway6},
+    [KEY_MTU] = {"net", "mtu", set_mtu},
+    [KEY_METRIC] = {"net", "metric", set_metric},
+    [KEY_CHECKSUM] = {"netvsc", "checksum", set_checksum},
+    [KEY_LSO] = {"netvsc", "lso", set_lso},
+    [KEY_RSC] = {"netvsc", "rsc", set_rsc},
 };
 
 static const struct key {
@@ -384,9 +385,6 @@ static const struct key {
     {"netvsc", "receive-buffer", set_receive_buffer},
     {"netvsc", "send-buffer", set_send_buffer},
     {"netvsc", "ring", set_ring},
-    {"netvsc", "checksum", set_checksum},
-    {"netvsc", "lso", set_lso},
-    {"netvsc", "rsc", set_rsc},
     {"iperf3", "port", set_iperf3_port},
     {"services", "echo", set_echo},
     {"services", "discard", set_discard},
@@ -410,19 +408,15 @@ static void complain(struct parse *p, int line, const char *reason)
 
 static const char unknown_key[] = "unknown key in this section";
 
-// A key of [net] or [nic MAC]; *named, if not NULL, notes which it was.
-static const char *set_nic_key(struct nic_config *c, unsigned *named, const char *name,
-                               const char *value)
+// The key of a NIC that has that name in that section (NULL: in its own); NIC_KEYS: there is none.
+static enum nic_key find_nic_key(const char *section, const char *name)
 {
-    for (unsigned i = 0; i < NIC_KEYS; i++) {
-        if (strcmp(name, nic_keys[i].name) != 0)
-            continue;
-        const char *wrong = nic_keys[i].set(c, value);
-        if (!wrong && named)
-            *named |= 1u << i;
-        return wrong;
-    }
-    return unknown_key;
+    unsigned i = 0;
+
+    while (i < NIC_KEYS && (strcmp(name, nic_keys[i].name) != 0 ||
+                            (section && strcmp(section, nic_keys[i].section) != 0)))
+        i++;
+    return i;
 }
 
 // 00:15:5d:01:02:03, 00-15-5d-01-02-03 or 00155d010203, as the host's tools write it.
@@ -451,6 +445,9 @@ static const char *set_own_key(struct config *c, const char *mac_text, const cha
 
     if (!parse_mac(mac_text, mac))
         return "a NIC's section is [nic MAC] with its address, as in [nic 00:15:5d:01:02:03]";
+    enum nic_key key = find_nic_key(NULL, name);
+    if (key == NIC_KEYS)
+        return unknown_key;
     unsigned at = config_find_nic(c, mac);
     if (at == CONFIG_NICS)
         return "more NICs with sections than there is room for (16)";
@@ -459,7 +456,10 @@ static const char *set_own_key(struct config *c, const char *mac_text, const cha
         memcpy(nic->mac, mac, sizeof(nic->mac));
         c->nic_count++;
     }
-    return set_nic_key(&nic->own, &nic->named, name, value);
+    const char *wrong = nic_keys[key].set(&nic->own, value);
+    if (!wrong)
+        nic->named |= 1u << key;
+    return wrong;
 }
 
 static const char *set_key(struct config *c, const char *section, const char *name,
@@ -470,10 +470,13 @@ static const char *set_key(struct config *c, const char *section, const char *na
 
     if (!*section)
         return "a key before any [section]";
-    if (strcmp(section, "net") == 0)
-        return set_nic_key(&c->net, NULL, name, value);
     if (strncmp(section, "nic ", 4) == 0)
         return set_own_key(c, section + 4, name, value);
+    enum nic_key of_all = find_nic_key(section, name);
+    if (of_all != NIC_KEYS)
+        return nic_keys[of_all].set(&c->net, value);
+    if (strcmp(section, "net") == 0)
+        return unknown_key;
     for (size_t i = 0; i < sizeof(keys) / sizeof(keys[0]); i++) {
         if (strcmp(section, keys[i].section) != 0)
             continue;
@@ -506,8 +509,11 @@ unsigned config_parse(const char *text, struct config *out,
     else if (line < 0)
         complain(&p, 0, "out of memory");
     out->mtu = out->net.mtu;
-    for (unsigned i = 0; i < out->nic_count; i++)
-        if (out->nics[i].own.mtu > out->mtu) // 0 if it names none
+    out->rsc = out->net.rsc;
+    for (unsigned i = 0; i < out->nic_count; i++) { // 0 where it names none
+        if (out->nics[i].own.mtu > out->mtu)
             out->mtu = out->nics[i].own.mtu;
+        out->rsc |= out->nics[i].own.rsc;
+    }
     return p.bad;
 }

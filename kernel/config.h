@@ -19,6 +19,9 @@ enum nic_key {
     KEY_GATEWAY6,
     KEY_MTU,
     KEY_METRIC,
+    KEY_CHECKSUM,
+    KEY_LSO,
+    KEY_RSC,
     NIC_KEYS
 };
 
@@ -30,12 +33,13 @@ struct nic_config {                     // of a NIC
     uint8_t gateway6[16];               // all zero: what routers advertise
     uint16_t mtu;                       // IP MTU 576..9000, default 1500
     uint16_t metric;                    // 0 (default) to 9999: the least is asked first for a way
+    bool checksum, lso, rsc; // on (default) | off; without checksum neither of the others
 };
 
 struct config {
     // [log]
     int log_level; // enum log_level; level = error|warn|info|debug, default info
-    // [net]
+    // [net], and the offloads of [netvsc]
     struct nic_config net;
     // [nic MAC]
     unsigned nic_count;
@@ -45,14 +49,13 @@ struct config {
         struct nic_config own;
     } nics[CONFIG_NICS];
     uint16_t mtu; // the largest of all
+    bool rsc;     // any of them may have it
     // [tcp]
     bool reno; // congestion = bbr (default) | reno
     // [netvsc]
     uint32_t receive_buffer; // bytes, 128k..31m, default 4 MiB
     uint32_t send_buffer;    // bytes, 64k..15m, default 1 MiB
     uint32_t ring;           // bytes each way incl. header page, default 128 KiB
-    bool checksum, lso,
-        rsc; // offloads = on|off, default on; without checksum neither of the others
     // [iperf3]
     uint16_t iperf3_port; // default 5201
     // [services]
@@ -69,7 +72,7 @@ extern struct config config;
 unsigned config_find_nic(const struct config *config, const uint8_t mac[6]);
 
 // What is configured for the NIC with this MAC address: its own section's keys, and where it has none
-// those of [net]. The addresses and gateways of [net] are for one NIC only: for this one if `first`, and
+// those of [net] and [netvsc]. The addresses and gateways of [net] are for one NIC only: for this one if `first`, and
 // if its own section names no address. Returns whether it got them.
 bool config_of_nic(const struct config *config, const uint8_t mac[6], bool first,
                    struct nic_config *out);

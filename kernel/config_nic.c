@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: BSD-2-Clause
-// Which keys of dunlin.conf count for a NIC: its own section's or those of [net]; and which addresses it
-// may have. Pure; called by net/ when a NIC comes or the host configures one, and by the parser.
+// Which keys of dunlin.conf count for a NIC: its own section's or those of [net] and [netvsc]; and which
+// addresses it may have. Pure; called by net/ and netvsc when a NIC comes, by net/ when the host configures
+// one, and by the parser.
 #include <string.h>
 
 #include "kernel/config.h"
@@ -35,6 +36,12 @@ static void take_own(const struct config_nic *nic, struct nic_config *out)
         out->mtu = own->mtu;
     if (nic->named & 1u << KEY_METRIC)
         out->metric = own->metric;
+    if (nic->named & 1u << KEY_CHECKSUM)
+        out->checksum = own->checksum;
+    if (nic->named & 1u << KEY_LSO)
+        out->lso = own->lso;
+    if (nic->named & 1u << KEY_RSC)
+        out->rsc = own->rsc;
 }
 
 bool config_of_nic(const struct config *config, const uint8_t mac[6], bool first,

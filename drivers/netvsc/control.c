@@ -183,6 +183,7 @@ int nvsp_configure(struct nic *nic, uint16_t mtu)
 
     if (nic->nvsp_version >= NVSP_VERSION_5)
         ndis.ndis_config.capabilities |= NVSP_CAPABILITY_TEAMING;
+    // Its MAC address, and so what is configured for this NIC, is not known yet.
     if (nic->nvsp_version >= NVSP_VERSION_6_1 && config.rsc)
         ndis.ndis_config.capabilities |= NVSP_CAPABILITY_RSC;
     if (nic->nvsp_version >= NVSP_VERSION_2)

@@ -45,16 +45,19 @@ static int query(struct nic *nic, struct rndis_offloads *out)
 // Takes out what is not to be used.
 static void restrict_offloads(const struct nic *nic, struct rndis_offloads *o)
 {
+    struct nic_config mine;
+
+    config_of_nic(&config, nic->info.mac, false, &mine);
     if (nic->nvsp_version <= NVSP_VERSION_4) // there is no setting for UDP
         o->tx_csum &= (uint8_t)~NIC_TX_UDP;
-    if (!config.checksum) {
+    if (!mine.checksum) {
         o->tx_csum = 0;
         o->rx_csum = 0;
     }
     // A frame that is cut or put together has no checksum that anybody but the host could vouch for.
-    if (!config.lso || !config.checksum || o->tx_large_max < nic->info.mtu + 14u)
+    if (!mine.lso || !mine.checksum || o->tx_large_max < nic->info.mtu + 14u)
         o->tx_large = 0;
-    if (!config.rsc || !config.checksum || nic->nvsp_version < NVSP_VERSION_6_1)
+    if (!mine.rsc || !mine.checksum || nic->nvsp_version < NVSP_VERSION_6_1)
         o->rx_coalesce = false;
 }
 

@@ -36,14 +36,13 @@ struct fiber {
     int result; // of the wait
 };
 
-struct config config = {.net = {.dhcp = true, .mtu = 1500},
-                        .mtu = 1500,
-                        .receive_buffer = 1 << 20,
-                        .send_buffer = 128 << 10,
-                        .ring = 32 << 10,
-                        .checksum = true,
-                        .lso = true,
-                        .rsc = true};
+struct config config = {
+    .net = {.dhcp = true, .mtu = 1500, .checksum = true, .lso = true, .rsc = true},
+    .mtu = 1500,
+    .rsc = true,
+    .receive_buffer = 1 << 20,
+    .send_buffer = 128 << 10,
+    .ring = 32 << 10};
 
 static struct fiber fibers[FIBERS];
 static struct fiber *current;

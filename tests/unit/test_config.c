@@ -55,7 +55,7 @@ static void test_empty_gives_defaults(void **state)
     assert_int_equal(c.mtu, 1500);
     assert_int_equal(c.nic_count, 0);
     assert_int_equal(c.iperf3_port, 5201);
-    assert_true(c.checksum && c.lso && c.rsc);
+    assert_true(c.net.checksum && c.net.lso && c.net.rsc && c.rsc);
     assert_int_equal(c.log_level, LOG_INFO);
     assert_false(c.echo || c.discard);
     assert_int_equal(c.on_panic, PANIC_HALT);
@@ -92,7 +92,7 @@ static void test_every_key(void **state)
     assert_int_equal(c.receive_buffer, 31u << 20);
     assert_int_equal(c.send_buffer, 64u << 10);
     assert_int_equal(c.ring, 65536);
-    assert_false(c.checksum || c.lso || c.rsc);
+    assert_false(c.net.checksum || c.net.lso || c.net.rsc || c.rsc);
     assert_int_equal(c.iperf3_port, 65535);
     assert_true(c.echo && c.discard);
     assert_int_equal(c.on_panic, PANIC_RESTART);
@@ -142,6 +142,9 @@ static void test_bad_values_keep_defaults(void **state)
         "[system]\non-panic = cry\n",
         "[system]\nspin = 1000001\n",
         "[net]\nmetric = 10000\n",
+        "[net]\nlso = off\n",
+        "[netvsc]\nmtu = 1400\n",
+        "[nic 00:15:5d:01:02:03]\nring = 64k\n",
         "[nic]\nmtu = 1500\n",
         "[nic 00:15:5d:01:02]\nmtu = 1500\n",
         "[nic 00:15-5d:01-02:03]\nmtu = 1500\n",
@@ -273,6 +276,26 @@ static void test_sections_of_nics(void **state)
     assert_true(nic.dhcp && !nic.address && !nic.gateway && nic.ip6 == CONFIG_IP6_AUTO);
 }
 
+static void test_offloads_of_nics(void **state)
+{
+    struct config c;
+
+    (void)state;
+    assert_int_equal(
+        parse("[netvsc]\nlso = off\nrsc = off\n[nic 00155d010203]\nlso = on\nrsc = on\n"
+              "[nic 00155d010204]\nchecksum = off\nmtu = 600\n",
+              &c)
+            .count,
+        0);
+    assert_true(c.rsc && !c.net.rsc);
+    struct nic_config nic = of(&c, 3, false, false);
+    assert_true(nic.checksum && nic.lso && nic.rsc);
+    nic = of(&c, 4, true, true);
+    assert_true(!nic.checksum && !nic.lso && !nic.rsc && nic.mtu == 600);
+    nic = of(&c, 5, true, true);
+    assert_true(nic.checksum && !nic.lso && !nic.rsc);
+}
+
 static void test_more_nics_than_room(void **state)
 {
     char text[(CONFIG_NICS + 1) * 48], *at = text;
@@ -295,6 +318,7 @@ int main(void)
         cmocka_unit_test(test_bad_values_keep_defaults),
         cmocka_unit_test(test_ip6_addresses),
         cmocka_unit_test(test_sections_of_nics),
+        cmocka_unit_test(test_offloads_of_nics),
         cmocka_unit_test(test_more_nics_than_room),
         cmocka_unit_test(test_a_bad_line_does_not_hide_the_rest),
         cmocka_unit_test(test_malformed_syntax),

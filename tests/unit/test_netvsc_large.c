@@ -133,7 +133,7 @@ CHILD_TEST(test_all_on)
 
 static void child_test_lso_off(void)
 {
-    config.lso = false;
+    config.net.lso = false;
     start_up();
     const struct nic_info *info = nic_info(client.nic);
     CHECK(host.parameters.lso_ip4 == NDIS_OFFLOAD_OFF &&
@@ -145,7 +145,7 @@ CHILD_TEST(test_lso_off)
 
 static void child_test_rsc_off(void)
 {
-    config.rsc = false;
+    config.net.rsc = config.rsc = false;
     start_up();
     const struct nic_info *info = nic_info(client.nic);
     CHECK(!(host.capabilities & NVSP_CAPABILITY_RSC));
@@ -157,7 +157,7 @@ CHILD_TEST(test_rsc_off)
 
 static void child_test_checksum_off(void)
 {
-    config.checksum = false;
+    config.net.checksum = false;
     start_up();
     const struct nic_info *info = nic_info(client.nic);
     CHECK(host.parameters.tcp4 == NDIS_CSUM_OFF && host.parameters.udp6 == NDIS_CSUM_OFF);
@@ -166,6 +166,29 @@ static void child_test_checksum_off(void)
     CHECK(!info->tx_csum && !info->tx_large && !info->rx_coalesced);
 }
 CHILD_TEST(test_checksum_off)
+
+// Only this NIC's: the claim is made before it is known which NIC it is.
+static void child_test_own_offloads(void)
+{
+    config.nics[0] = (struct config_nic){
+        .mac = {0, 0x15, 0x5d, 1, 2, 3},
+        .named = 1u << KEY_LSO | 1u << KEY_RSC,
+    };
+    config.nics[1] = (struct config_nic){
+        .mac = {0, 0x15, 0x5d, 1, 2, 4},
+        .named = 1u << KEY_CHECKSUM,
+    };
+    config.nic_count = 2;
+    start_up();
+    const struct nic_info *info = nic_info(client.nic);
+    CHECK(host.capabilities & NVSP_CAPABILITY_RSC);
+    CHECK(host.parameters.lso_ip4 == NDIS_OFFLOAD_OFF);
+    CHECK(host.parameters.rsc_ip4 == NDIS_OFFLOAD_OFF);
+    CHECK(host.parameters.rsc_ip6 == NDIS_OFFLOAD_OFF);
+    CHECK(host.parameters.tcp4 == NDIS_CSUM_BOTH_ON && info->tx_csum);
+    CHECK(!info->tx_large && !info->tx_large_max && !info->rx_coalesced);
+}
+CHILD_TEST(test_own_offloads)
 
 static void child_test_old_host(void)
 {
@@ -596,6 +619,7 @@ int main(void)
         cmocka_unit_test(test_lso_off),
         cmocka_unit_test(test_rsc_off),
         cmocka_unit_test(test_checksum_off),
+        cmocka_unit_test(test_own_offloads),
         cmocka_unit_test(test_old_host),
         cmocka_unit_test(test_large_ip4),
         cmocka_unit_test(test_large_ip6),

@@ -44,7 +44,7 @@ unit_sender_cflags = $(unit_front_cflags)
 unit_utc = kernel/utc.c tests/unit/fake_silence.c
 
 # VMBus and netvsc on the scripted host, with the client of most of these tests: compiled once.
-UNIT_NETVSC_C = $(wildcard drivers/vmbus/*.c drivers/netvsc/*.c) kernel/message.c \
+UNIT_NETVSC_C = $(wildcard drivers/vmbus/*.c drivers/netvsc/*.c) kernel/message.c kernel/config_nic.c \
 	tests/unit/fake_kernel.c tests/unit/fake_host.c tests/unit/netvsc_client.c
 UNIT_NETVSC_FLAGS = -D'PERCORE=__attribute__((section("percore")))'
 $(foreach t,vmbus $(filter netvsc_%,$(UNIT_TESTS)), \

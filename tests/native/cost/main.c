@@ -121,7 +121,7 @@ static void start(bool large)
     config.net.netmask = __builtin_bswap32(0xffffff00);
     config.discard = true;
     config.iperf3_port = 5201;
-    config.lso = config.rsc = large;
+    config.net.lso = config.net.rsc = config.rsc = large;
     host_offers_all();
     net_start();
     vmbus_start();
