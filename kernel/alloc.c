@@ -100,13 +100,15 @@ void memory_stats(struct memory_stats *out)
                                  .heap_objects = heap.objects};
 }
 
-void memory_heaps(size_t *bytes, size_t *objects)
+void memory_heaps(size_t *bytes, size_t *objects, size_t *pages)
 {
-    *bytes = *objects = 0;
+    *bytes = *objects = *pages = 0;
     for (unsigned core = 0; core < core_count(); core++) {
         const struct heap *h = core_peek(core, &heap);
 
         *bytes += h->bytes;
         *objects += h->objects;
+        *pages += h->pages;
     }
+    *pages -= heap.spare ? HEAP_SLAB_PAGES : 0;
 }

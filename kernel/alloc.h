@@ -34,5 +34,6 @@ struct memory_stats {
 };
 void memory_stats(struct memory_stats *out);
 
-// The live objects of all cores, for statistics: what other cores have changes meanwhile. Core 0.
-void memory_heaps(size_t *bytes, size_t *objects);
+// The live objects of all cores and the pages that their heaps hold (but for the calling core's spare
+// ones, which memory_stats() calls free), for statistics: what other cores have changes meanwhile. Core 0.
+void memory_heaps(size_t *bytes, size_t *objects, size_t *pages);

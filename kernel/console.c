@@ -147,13 +147,14 @@ static void run_panic(const char *args)
 static void write_memory(void)
 {
     struct memory_stats m;
-    size_t bytes, objects;
+    size_t bytes, objects, pages;
 
     memory_stats(&m);
-    memory_heaps(&bytes, &objects);
-    stats_print("{\"pages\":%llu,\"free_pages\":%llu,\"heap_bytes\":%llu,\"heap_objects\":%llu}",
+    memory_heaps(&bytes, &objects, &pages);
+    stats_print("{\"pages\":%llu,\"free_pages\":%llu,\"heap_pages\":%llu,\"heap_bytes\":%llu,"
+                "\"heap_objects\":%llu}",
                 (unsigned long long)m.pages_total, (unsigned long long)m.pages_free,
-                (unsigned long long)bytes, (unsigned long long)objects);
+                (unsigned long long)pages, (unsigned long long)bytes, (unsigned long long)objects);
 }
 
 static void write_cores(void)

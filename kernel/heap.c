@@ -83,9 +83,24 @@ static void list_remove(struct heap *heap, struct slab *slab)
     slab->in_list = 0;
 }
 
+static void *take_pages(struct heap *heap, size_t count)
+{
+    void *pages = heap->take_pages(count);
+
+    if (pages)
+        heap->pages += count;
+    return pages;
+}
+
+static void give_pages(struct heap *heap, void *pages, size_t count)
+{
+    heap->pages -= count;
+    heap->give_pages(pages, count);
+}
+
 static struct slab *slab_new(struct heap *heap, unsigned class)
 {
-    struct slab *slab = heap->spare ? heap->spare : heap->take_pages(HEAP_SLAB_PAGES);
+    struct slab *slab = heap->spare ? heap->spare : take_pages(heap, HEAP_SLAB_PAGES);
 
     heap->spare = NULL;
     if (!slab)
@@ -116,7 +131,7 @@ static struct object *slab_take(struct heap *heap, struct slab *slab)
 static struct object *pages_take(struct heap *heap, size_t size)
 {
     size_t pages = (size + OBJECT_HEADER + PAGE_SIZE - 1) / PAGE_SIZE;
-    struct object *object = heap->take_pages(pages);
+    struct object *object = take_pages(heap, pages);
 
     if (object) {
         object->class = CLASS_PAGES;
@@ -160,7 +175,7 @@ void heap_return(struct heap *heap, void *data)
     heap->bytes -= object->size;
     heap->objects--;
     if (object->class == CLASS_PAGES) {
-        heap->give_pages(object, object->pages);
+        give_pages(heap, object, object->pages);
         return;
     }
     struct slab *slab = (struct slab *)((uintptr_t)object & ~(uintptr_t)(SLAB_BYTES - 1));
@@ -171,7 +186,7 @@ void heap_return(struct heap *heap, void *data)
     if (--slab->used == 0) {
         list_remove(heap, slab);
         if (heap->spare)
-            heap->give_pages(slab, HEAP_SLAB_PAGES);
+            give_pages(heap, slab, HEAP_SLAB_PAGES);
         else
             heap->spare = slab;
     }

@@ -16,6 +16,7 @@ struct heap {
     struct slab *partial[HEAP_CLASSES]; // slabs with room, most recently used first
     struct slab *spare;                 // an empty one, or NULL
     size_t bytes, objects;              // live, as asked for
+    size_t pages;                       // taken and not given back, the spare slab's too
     uint32_t owner;                     // marks objects; heap_return() checks it
     void *(*take_pages)(size_t count);  // contiguous, not zeroed, NULL when there are none
     void (*give_pages)(void *pages, size_t count);

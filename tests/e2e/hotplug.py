@@ -13,19 +13,21 @@ from support import wait_for
 
 STREAMS = 16
 NAME = "nic1"  # of the NIC that comes and goes; nic0 is the one under load
+DIRECTIONS = {"to the guest": [], "from the guest": ["-R"], "both ways": ["--bidir"]}
 
 
 class Load:
-    """16 streams into the guest by nic0, until the `with` block ends."""
+    """16 streams by nic0 (both ways: 16 each way), until the `with` block ends."""
 
-    def __init__(self, vm, tapnet):
-        self.vm, self.tapnet = vm, tapnet
+    def __init__(self, vm, tapnet, direction):
+        self.vm, self.tapnet, self.options = vm, tapnet, DIRECTIONS[direction]
 
     def __enter__(self):
         self.client = self.tapnet.popen("iperf3", "-c", address(self.vm), "-P", STREAMS, "-t", 86400,
-                                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+                                        *self.options, stdout=subprocess.DEVNULL,
+                                        stderr=subprocess.DEVNULL)
         start = self.bytes()
-        wait_for(lambda: self.bytes() > start + 50_000_000, 20, "traffic into the guest")
+        wait_for(lambda: self.bytes() > start + 50_000_000, 60, "traffic of the load")
         return self
 
     def __exit__(self, *_):
@@ -33,10 +35,11 @@ class Load:
         self.client.wait()
 
     def bytes(self):
-        return self.vm.stats()["devices"]["nic0"]["rx_bytes"]
+        nic0 = self.vm.stats()["devices"]["nic0"]
+        return nic0["rx_bytes"] + nic0["tx_bytes"]
 
     def rate_of(self, action):
-        """Bytes a second that arrive while action() runs."""
+        """Bytes a second by nic0 while action() runs."""
         begin, start = time.monotonic(), self.bytes()
         action()
         end = self.bytes()
@@ -78,13 +81,15 @@ def check_whole(vm, before):
 
 
 def start(booter, tapnet, vcpus=4):
-    """A machine with a NIC on the tap that has seen another one come and go. Returns it and its memory."""
+    """A machine with a NIC on the tap that has seen others come and go. Returns it and its memory."""
     vm = booter.dunlin(vcpus=vcpus, memory=512, nics=["tap:tap0"], netns=tapnet.name)
-    with Load(vm, tapnet):
-        since = vm.mark()
-        nic.add(vm, "user", NAME)
-        vm.wait_console(rf"net: {NAME}: address 10\.0\.3\.15/24", 20, since)
-        nic.remove(vm, NAME)
+    with Load(vm, tapnet, "both ways"):
+        since, names = vm.mark(), [NAME, "nic2"]  # of two: one may come while another is still going
+        for name in names:
+            nic.add(vm, "user", name)
+        for name in names:
+            vm.wait_console(rf"net: {name}: address 10\.", 20, since)
+            nic.remove(vm, name)
     wait_for(lambda: sum(core["connections"] for core in
                          stats(vm)["net"]["nic0"]["cores"].values()) == 0, 30, "an idle machine")
     return vm, memory(vm)

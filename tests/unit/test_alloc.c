@@ -202,6 +202,7 @@ static void test_heap_sizes(void **state)
         assert_int_equal(heap.bytes, size);
         assert_int_equal(heap.objects, 1);
         memset(object, 0x55, size);
+        assert_int_equal(heap.pages, SPAN_PAGES - pool.available);
         heap_return(&heap, object);
         assert_int_equal(heap.bytes, 0);
         assert_int_equal(pool.available + (heap.spare ? HEAP_SLAB_PAGES : 0), SPAN_PAGES);
@@ -255,6 +256,7 @@ static void test_heap_random(void **state)
         }
         assert_int_equal(heap.bytes, bytes);
         assert_int_equal(heap.objects, objects);
+        assert_int_equal(heap.pages, SPAN_PAGES - pool.available);
     }
     for (unsigned i = 0; i < LIVE; i++)
         if (live[i].object)
