@@ -127,9 +127,12 @@ static void map(uint64_t *root, uint64_t virt, uint64_t phys, uint64_t bytes, en
             virt += LARGE_PAGE;
             phys += LARGE_PAGE;
         } else {
-            *entry_make(root, virt, 1) = phys | flags;
-            virt += PAGE_SIZE;
-            phys += PAGE_SIZE;
+            uint64_t *entry = entry_make(root, virt, 1);
+            do { // as far as this table goes
+                *entry++ = phys | flags;
+                virt += PAGE_SIZE;
+                phys += PAGE_SIZE;
+            } while (virt < end && virt % LARGE_PAGE != 0);
         }
     }
 }
