@@ -13,33 +13,43 @@
 #include "net/eth.h"
 #include "hv-net.h"
 
+/* 2^64 counts as 1, as 2^16 does: what overflows comes in at the other end. */
+static uint64_t add_around(uint64_t a, uint64_t b)
+{
+    a += b;
+    return a + (a < b);
+}
+
+static uint64_t fold_to_33_bits(uint64_t sum)
+{
+    return (sum & 0xffffffff) + (sum >> 32);
+}
+
 uint64_t hv_net_csum_add(uint64_t sum, const void *buf, size_t bytes)
 {
     const uint8_t *p = buf;
     uint64_t a = 0, b = 0;
 
-    for (; bytes >= 16; bytes -= 16, p += 16) {
-        a += (uint64_t)(uint32_t)ldl_he_p(p) +
-             (uint32_t)ldl_he_p(p + 8);
-        b += (uint64_t)(uint32_t)ldl_he_p(p + 4) +
-             (uint32_t)ldl_he_p(p + 12);
+    for (; bytes >= 32; bytes -= 32, p += 32) {
+        a = add_around(add_around(a, ldq_he_p(p)), ldq_he_p(p + 16));
+        b = add_around(add_around(b, ldq_he_p(p + 8)), ldq_he_p(p + 24));
     }
+    for (; bytes >= 8; bytes -= 8, p += 8) {
+        a = add_around(a, ldq_he_p(p));
+    }
+    a = fold_to_33_bits(a) + fold_to_33_bits(b);
     for (; bytes >= 2; bytes -= 2, p += 2) {
         a += lduw_he_p(p);
     }
     if (bytes) {
         a += *p;    /* the host is little endian */
     }
-    /* keep the running sum far from overflow */
-    a = (a & 0xffffffff) + (a >> 32);
-    b = (b & 0xffffffff) + (b >> 32);
-    return sum + a + b;
+    return sum + a;     /* far from an overflow */
 }
 
 static uint16_t csum_fold(uint64_t sum)
 {
-    sum = (sum & 0xffffffff) + (sum >> 32);
-    sum = (sum & 0xffffffff) + (sum >> 32);
+    sum = fold_to_33_bits(fold_to_33_bits(sum));
     sum = (sum & 0xffff) + (sum >> 16);
     sum = (sum & 0xffff) + (sum >> 16);
     return (sum & 0xffff) + (sum >> 16);
