@@ -104,7 +104,7 @@ bool hv_net_can_receive(NetClientState *nc)
     return false;
 }
 
-/* The main loop has read what there was to read: tell the guest. */
+/* What there was to read has been read: tell the guest. */
 void hv_net_rx_flush(void *opaque)
 {
     HvNet *s = opaque;
@@ -117,6 +117,28 @@ void hv_net_rx_flush(void *opaque)
     for (i = 0; i < s->queues; i++) {
         hv_net_batch_flush(s, hv_net_channel(s, i));
     }
+}
+
+/*
+ * Copying frames takes long, and what it needs belongs to the main loop's
+ * thread: without the lock the guest's processors can meanwhile take
+ * interrupts, and halt.
+ */
+void hv_net_receive_burst(NetClientState *nc, bool begins)
+{
+    HvNet *s = qemu_get_nic_opaque(nc);
+
+    if (begins) {
+        qemu_mutex_unlock_iothread();
+        /* frames of other queues may be for the same channels */
+        s->rx_burst = s->backends == 1;
+        return;
+    }
+    if (s->rx_burst) {
+        s->rx_burst = false;
+        hv_net_rx_flush(s);
+    }
+    qemu_mutex_lock_iothread();
 }
 
 /*
@@ -549,7 +571,7 @@ ssize_t hv_net_receive_iov(NetClientState *nc, const struct iovec *iov,
     s->backend[nc->queue_index].rx_frames++;
     if (hv_net_queue_of(s, chan)->batch_count >= s->batch_ranges) {
         hv_net_batch_flush(s, chan);
-    } else if (!s->rx_flush_due) {
+    } else if (!s->rx_burst && !s->rx_flush_due) {
         s->rx_flush_due = true;     /* scheduling it costs a system call */
         qemu_bh_schedule(s->rx_flush);
     }

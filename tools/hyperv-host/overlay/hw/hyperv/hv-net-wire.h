@@ -1,6 +1,6 @@
 /*
  * The wire of the synthetic NIC: what hv-net-wire.c and the device share.
- * Everything runs in the main loop under the BQL.
+ * Everything runs in the main loop's thread.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -6,7 +6,7 @@
  * received frames (hv-net-rx.c).  Neither path drops a frame because the
  * other side is busy: both stop and are resumed.
  *
- * Everything runs in the main loop under the BQL.  The session belongs to the
+ * Everything runs in the main loop's thread.  The session belongs to the
  * primary channel and ends with it.  Subchannels, offered when the guest asks
  * for them, carry frames only: each has its own share of the receive sections
  * and its own queue of packets that wait for the backend.
@@ -202,6 +202,7 @@ static NetClientInfo hv_net_client = {
     .size = sizeof(NICState),
     .can_receive = hv_net_can_receive,
     .receive_iov = hv_net_wire_receive_iov,
+    .receive_burst = hv_net_receive_burst,
     .link_status_changed = hv_net_link_status_changed,
 };
 
@@ -440,6 +441,7 @@ static void hv_net_class_init(ObjectClass *klass, void *data)
     vdc->open_channel = hv_net_open_channel;
     vdc->close_channel = hv_net_close_channel;
     vdc->channel_work = hv_net_work;
+    vdc->works_unlocked = true;
 }
 
 static const TypeInfo hv_net_type = {

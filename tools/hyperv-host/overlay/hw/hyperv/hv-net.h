@@ -6,7 +6,8 @@
  * scaling), hv-net-gso.c (large frames), hv-net-csum.c (checksums in software),
  * hv-net-wire.c (delay, loss, ...) and hv-net-admin.c (speed, pause, ...).
  *
- * Everything runs in the main loop under the BQL.
+ * Everything runs in the main loop's thread; frames are moved without the BQL,
+ * all else under it.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */
@@ -204,6 +205,7 @@ struct HvNet {
     QEMUTimer *link_timer;
     QEMUBH *rx_flush;
     bool rx_flush_due;
+    bool rx_burst;              /* its end is when the guest is told */
     uint8_t *scratch;           /* HV_NET_FRAME_MAX bytes */
     bool vnet;                  /* frames of the backend have a vnet header */
     HvNetWire wire;             /* between the backend and us */
@@ -230,12 +232,12 @@ struct HvNet {
 
 static inline VMBusChannel *hv_net_primary(HvNet *s)
 {
-    return &VMBUS_DEVICE(s)->channels[0];
+    return &s->parent_obj.channels[0];
 }
 
 static inline VMBusChannel *hv_net_channel(HvNet *s, uint32_t index)
 {
-    return &VMBUS_DEVICE(s)->channels[index];
+    return &s->parent_obj.channels[index];
 }
 
 static inline HvNetBackend *hv_net_backend_of(HvNet *s,
@@ -303,8 +305,10 @@ bool hv_net_can_receive(NetClientState *nc);
 /* A frame that has passed the wire; 0: later, hv_net_wire_resume says when. */
 ssize_t hv_net_receive_iov(NetClientState *nc, const struct iovec *iov,
                            int count);
-/* A bottom half: announce the frames that have come. */
+/* Announce the frames that have come; also a bottom half. */
 void hv_net_rx_flush(void *opaque);
+/* The backend begins or ends to hand over all frames that it has. */
+void hv_net_receive_burst(NetClientState *nc, bool begins);
 
 /* hv-net-tx.c */
 

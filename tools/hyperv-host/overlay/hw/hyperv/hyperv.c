@@ -166,14 +166,20 @@ bool hyperv_read_ram(hwaddr gpa, void *buf, hwaddr len)
 
 static void inject(SynICState *synic, uint8_t vector)
 {
-    bool locked = qemu_mutex_iothread_locked();
+    int apic_id = X86_CPU(synic->cs)->apic_id;
 
-    if (!locked) {
-        qemu_mutex_lock_iothread();
+    if (qemu_mutex_iothread_locked()) {
+        apic_deliver_irq(apic_id, 0, APIC_DM_FIXED, vector, APIC_TRIGGER_EDGE);
+        return;
     }
-    apic_deliver_irq(X86_CPU(synic->cs)->apic_id, 0, APIC_DM_FIXED, vector, APIC_TRIGGER_EDGE);
-    if (!locked) {
-        qemu_mutex_unlock_iothread();
+    qemu_mutex_lock_iothread();
+    hyperv_kick_deferred = true;
+    apic_deliver_irq(apic_id, 0, APIC_DM_FIXED, vector, APIC_TRIGGER_EDGE);
+    hyperv_kick_deferred = false;
+    qemu_mutex_unlock_iothread();
+    /* a halted vCPU that wakes up takes the BQL first of all */
+    if (!qemu_cpu_is_self(synic->cs)) {
+        qemu_cpu_kick(synic->cs);
     }
 }
 

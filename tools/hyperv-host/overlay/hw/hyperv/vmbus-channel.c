@@ -48,20 +48,31 @@ void vmbus_channel_fail(VMBusChannel *chan, const char *rule,
     vmbus_channel_stop(chan);
 }
 
-void vmbus_channel_work(void *opaque)
+static void channel_work(VMBusChannel *chan, bool unlocked)
 {
-    VMBusChannel *chan = opaque;
     bool more;
 
     if (!vmbus_channel_usable(chan) || !vmbus_ring_wake(chan)) {
         return;
     }
+    if (unlocked) {
+        qemu_mutex_unlock_iothread();
+    }
     more = VMBUS_DEVICE_GET_CLASS(chan->dev)->channel_work(chan);
+    if (unlocked) {
+        qemu_mutex_lock_iothread();
+    }
     if (chan->dev->take_back_due) {
         vmbus_device_take_back(chan->dev);
     } else if (more) {
         vmbus_channel_kick(chan);
     }
+}
+
+/* A bottom half, which may run while a device waits for its own work. */
+void vmbus_channel_work(void *opaque)
+{
+    channel_work(opaque, false);
 }
 
 static void channel_signalled(EventNotifier *notifier)
@@ -70,7 +81,7 @@ static void channel_signalled(EventNotifier *notifier)
 
     if (event_notifier_test_and_clear(notifier)) {
         chan->signals_from_guest++;
-        vmbus_channel_work(chan);
+        channel_work(chan, VMBUS_DEVICE_GET_CLASS(chan->dev)->works_unlocked);
     }
 }
 

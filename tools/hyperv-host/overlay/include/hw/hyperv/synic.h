@@ -49,6 +49,12 @@ uint64_t hyperv_synic_get_sint(uint32_t vp, unsigned sint);
 void hyperv_synic_set_sint(uint32_t vp, unsigned sint, uint64_t value);
 void hyperv_synic_eom(uint32_t vp);
 
+/*
+ * Belongs to the accelerator: whether interrupts that this thread raises do
+ * not wake their vCPU, because the SynIC does it as soon as the BQL is free.
+ */
+extern __thread bool hyperv_kick_deferred;
+
 /* Inject @vector into @vp's local APIC. */
 void hyperv_synic_inject(uint32_t vp, uint8_t vector);
 

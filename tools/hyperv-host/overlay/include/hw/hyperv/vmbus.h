@@ -107,6 +107,11 @@ struct VMBusDeviceClass {
      * that there is nothing to do before the next signal.
      */
     bool (*channel_work)(VMBusChannel *chan);
+    /*
+     * After a signal of the guest channel_work is called without the BQL: it
+     * uses nothing that another thread than the main loop's uses, too.
+     */
+    bool works_unlocked;
 };
 
 struct VMBusDevice {
