@@ -38,6 +38,11 @@ static PERCORE struct fiber *current; // NULL: the loop
 static PERCORE struct fiber *spare;   // finished ones, whose stack can be used again
 static PERCORE uint64_t loop_stack;
 
+// So that the loop need not look at each fiber in every turn: whether one may be ready, and when the
+// first of those that wait is due, or earlier.
+static PERCORE bool some_ready;
+static PERCORE uint64_t first_due = UINT64_MAX;
+
 extern void fiber_begin(void); // entry.S
 
 // The guard page is never mapped again, so stacks are never given back.
@@ -104,6 +109,7 @@ int fiber_spawn(const char *name, void (*fn)(void *arg), void *arg)
     while (*end)
         end = &(*end)->next;
     *end = fiber;
+    some_ready = true;
     return 0;
 }
 
@@ -134,8 +140,10 @@ int event_wait(struct event *e, uint64_t timeout)
 void event_set(struct event *e)
 {
     e->set = true;
-    if (e->waiter)
+    if (e->waiter) {
         e->waiter->state = FIBER_READY;
+        some_ready = true;
+    }
 }
 
 void fiber_sleep(uint64_t duration)
@@ -148,15 +156,7 @@ void fiber_sleep(uint64_t duration)
 
 uint64_t fibers_deadline(void)
 {
-    uint64_t first = UINT64_MAX;
-
-    for (const struct fiber *f = fibers; f; f = f->next) {
-        if (f->state == FIBER_READY)
-            return 0;
-        if (f->due < first)
-            first = f->due;
-    }
-    return first;
+    return some_ready ? 0 : first_due;
 }
 
 static void fiber_run(struct fiber *fiber)
@@ -167,14 +167,28 @@ static void fiber_run(struct fiber *fiber)
     current = NULL;
 }
 
+// After its turn: what the next turn of the loop has to know of it.
+static void note(const struct fiber *fiber)
+{
+    if (fiber->state == FIBER_READY)
+        some_ready = true;
+    else if (fiber->due < first_due)
+        first_due = fiber->due;
+}
+
 bool fibers_run(void)
 {
     struct fiber **at = &fibers;
     bool ran = false;
 
+    if (!some_ready && (first_due == UINT64_MAX || first_due > time_now()))
+        return false;
+    uint64_t now = time_now();
+    some_ready = false;
+    first_due = UINT64_MAX;
     while (*at) {
         struct fiber *fiber = *at;
-        if (fiber->state == FIBER_WAITING && fiber->due != UINT64_MAX && fiber->due <= time_now())
+        if (fiber->state == FIBER_WAITING && fiber->due <= now)
             fiber->state = FIBER_READY;
         if (fiber->state == FIBER_READY) {
             fiber_run(fiber);
@@ -185,6 +199,7 @@ bool fibers_run(void)
             fiber->next = spare;
             spare = fiber;
         } else {
+            note(fiber);
             at = &fiber->next;
         }
     }

@@ -13,6 +13,7 @@ unit_cipher = kernel/cipher.c
 unit_coalesce = net/coalesce.c
 unit_config = kernel/config.c kernel/config_nic.c $(INIH_DIR)/ini.c
 unit_config_cflags = -isystem $(INIH_DIR) $(INIH_FLAGS) -Wno-sign-compare
+unit_fiber = kernel/fiber.c
 unit_ic = $(wildcard drivers/ic/*.c) drivers/vmbus/ring.c tests/unit/fake_ic.c \
 	tests/unit/fake_silence.c
 unit_kvp = $(unit_ic)
