@@ -81,6 +81,7 @@ _Noreturn void kernel_main(const struct boot_info *info)
     power_init();
     utc_start();
 
+    vmbus_start_core(); // before the stack, which then answers in the same turn of the loop
     cores_start(info);
     net_start();
     ic_start(&net_ic_client);

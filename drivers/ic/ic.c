@@ -182,13 +182,6 @@ bool ic_answer_read(struct ic_service *s)
            ring_out_free(ring, ring->size) == ring->size;
 }
 
-static void flush(void *ctx)
-{
-    struct ic_service *s = ctx;
-
-    channel_publish(&s->channel); // also repeats a signal that was refused
-}
-
 // Devices -------------------------------------------------------------------------------------------
 
 static struct ic_service *service_of(const struct vmbus_device *device)
@@ -202,7 +195,7 @@ static struct ic_service *service_of(const struct vmbus_device *device)
 
 static int probe(struct vmbus_device *device)
 {
-    static const struct channel_ops ops = {.poll = poll, .flush = flush};
+    static const struct channel_ops ops = {.poll = poll};
     struct ic_service *s = service_of(device);
 
     if (s->device)

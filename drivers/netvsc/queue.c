@@ -60,10 +60,21 @@ static bool handler_poll(void *ctx)
     return rings_alive(q) && more;
 }
 
+// Nothing that the host has not been shown, and nothing that waits for room: nearly always.
+static bool all_shown(const struct nic_queue *q)
+{
+    const struct ring_out *out = &q->channel.out;
+
+    return out->write == out->published && !q->tx.open.id && !q->rx.done && !q->tx.waiting &&
+           !out->room_wanted && !q->channel.signal_at && !out->dead;
+}
+
 static void handler_flush(void *ctx)
 {
     struct nic_queue *q = ctx;
 
+    if (all_shown(q))
+        return;
     queue_flush(q);
     // Completions found room and took the wish back that frames had, too: the host will not tell.
     if (q->tx.waiting && !q->channel.out.room_wanted) {

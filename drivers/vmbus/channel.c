@@ -92,6 +92,14 @@ static void tell_dead(struct channel *c)
     c->untold = !message_post_pointer(0, fail_device, c->device);
 }
 
+static void flush(struct channel *c)
+{
+    if (c->ops->flush)
+        c->ops->flush(c->ctx);
+    else if (c->signal_at)
+        channel_publish(c);
+}
+
 static bool core_poll(void *ctx)
 {
     bool more = false;
@@ -99,7 +107,6 @@ static bool core_poll(void *ctx)
 
     if (interrupted()) {
         bus.interrupted = false;
-        more = true;
         take_events();
         take_messages();
     }
@@ -109,11 +116,11 @@ static bool core_poll(void *ctx)
         if (c->state != CHANNEL_OPEN)
             continue;
         if (!c->polling)
-            c->ops->flush(c->ctx); // of timers and fibers: others may keep the core from halting
+            flush(c); // of timers and fibers: others may keep the core from halting
         else if (c->ops->poll(c->ctx))
             more = true;
     }
-    return more;
+    return more || bus.interrupted;
 }
 
 static bool core_arm(void *ctx)
@@ -127,7 +134,7 @@ static bool core_arm(void *ctx)
             return true;
         if (c->state != CHANNEL_OPEN)
             continue;
-        c->ops->flush(c->ctx);
+        flush(c);
         if (c->state != CHANNEL_OPEN)
             return true; // it was found dead: its fiber has to run
         if (!c->polling)
@@ -152,10 +159,12 @@ static uint64_t core_deadline(void *ctx)
     return first;
 }
 
-void channels_start_core(void)
+void vmbus_start_core(void)
 {
-    bus.poller = (struct poller){
-        .name = "vmbus", .poll = core_poll, .arm = core_arm, .deadline = core_deadline};
+    bus.poller = (struct poller){.name = "vmbus",
+                                 .poll = core_poll,
+                                 .arm = core_arm,
+                                 .deadline = core_deadline};
     loop_add(&bus.poller);
 }
 
@@ -360,9 +369,4 @@ void channel_rescinded(struct channel *channel)
         rescinded(&channel);
     else
         message_post_pointer(channel->core, rescinded, channel);
-}
-
-void vmbus_start_core(void)
-{
-    channels_start_core();
 }

@@ -18,6 +18,7 @@ struct channel_ops {
     // A bounded batch of work; true if there is more. Called while the channel is OPEN.
     bool (*poll)(void *ctx);
     // Show the host what is queued: each turn of the loop without poll(), and before the core halts.
+    // NULL: whoever puts something publishes it, too.
     void (*flush)(void *ctx);
 };
 
@@ -60,5 +61,4 @@ void channel_release(struct channel *channel);
 void channel_fail(struct channel *channel, const char *why);
 
 // The poller side, for connection.c.
-void channels_start_core(void);
 void channel_rescinded(struct channel *channel); // from the loop of core 0

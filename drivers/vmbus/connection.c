@@ -323,7 +323,6 @@ static void control_fiber(void *arg)
 
 void vmbus_start(void)
 {
-    channels_start_core();
     stats_add(&stats);
     connection.pages = page_alloc(3); // the host's for ever
     if (!connection.pages || fiber_spawn("vmbus", control_fiber, NULL) != 0)

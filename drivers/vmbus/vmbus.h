@@ -5,10 +5,11 @@
 #include <stdbool.h>
 
 // Starts the control fiber on core 0: connects, requests offers, then lives as long as the machine.
-// Drivers must have registered before. Core 0, once.
+// Drivers must have registered before. Core 0, once, after vmbus_start_core().
 void vmbus_start(void);
 
-// Called once by every other core before it enters its loop: adds this core's VMBus poller.
+// Adds the calling core's VMBus poller to its loop. Each core, once, before whatever works on what the
+// channels bring.
 void vmbus_start_core(void);
 
 // Says goodbye to the host: closes everything on its side, waits for UNLOAD_RESPONSE by polling the

@@ -412,12 +412,15 @@ static bool arm_all(void)
     return work;
 }
 
+// In the order of kernel/loop.c.
 static bool core_turn(void)
 {
-    bool ran = this_core == 0 && run_fibers();
+    bool ran = false;
 
     for (struct poller *p = pollers; p; p = p->next)
         ran |= p->poll(p->ctx);
+    if (this_core == 0)
+        ran |= run_fibers();
     // Twice: an interrupt that comes while arming ends the halt.
     return ran || arm_all() || arm_all();
 }

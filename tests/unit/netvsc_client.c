@@ -143,6 +143,7 @@ void want_cores(unsigned count, unsigned queues)
 void start_machine(void)
 {
     fake_cores(machine_cores);
+    vmbus_start_core();
     netvsc_start(&the_client);
     vmbus_start();
     for (unsigned i = 1; i < machine_cores; i++) {

@@ -86,6 +86,7 @@ static const struct nic_client the_client = {
 static void start_up(void)
 {
     host_offers_all();
+    vmbus_start_core();
     netvsc_start(&the_client);
     vmbus_start();
     fake_run(200 * TIME_S);

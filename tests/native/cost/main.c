@@ -123,6 +123,7 @@ static void start(bool large)
     config.iperf3_port = 5201;
     config.net.lso = config.net.rsc = config.rsc = large;
     host_offers_all();
+    vmbus_start_core();
     net_start();
     vmbus_start();
     fake_run(20 * TIME_S);
