@@ -7,9 +7,13 @@
 #include "kernel/cpu.h"
 #include "kernel/machine.h"
 #include "kernel/platform.h"
+#include "kernel/spin.h"
 #include "kernel/time.h"
 
+#define PAUSES 8 // between two looks, so that the other hyperthread gets on
+
 static PERCORE struct poller *pollers;
+static PERCORE struct spin spin;
 
 void loop_add(struct poller *p)
 {
@@ -52,21 +56,6 @@ static uint64_t first_deadline(void)
     return first;
 }
 
-// Sleeps until an interrupt unless there is work after all. Interrupts are off from before the last
-// look until the halt itself, so none can come unnoticed in between.
-static void halt_if_idle(struct core *self, uint64_t now)
-{
-    interrupts_off();
-    uint64_t due = arm_all() ? 0 : first_deadline();
-    if (due > now) { // if it is past by now the timer fires at once
-        timer_arm(due);
-        self->halts++;
-        interrupts_on_and_halt();
-    }
-    interrupts_on();
-    messages_awake();
-}
-
 // Other cores read these two for the statistics.
 static void set_idle(struct core *self, uint64_t total, uint64_t from)
 {
@@ -74,30 +63,78 @@ static void set_idle(struct core *self, uint64_t total, uint64_t from)
     __atomic_store_n(&self->idle_from, from, __ATOMIC_RELAXED);
 }
 
-// A core without work looks on for a while before it halts: what comes soon then costs no interrupt,
-// and on a real host a halt is a way out to the hypervisor and back.
+static bool look_all(void)
+{
+    bool work = false;
+
+    for (struct poller *p = pollers; p && !work; p = p->next)
+        work = p->look && p->look(p->ctx);
+    return work;
+}
+
+// Looks until there may be work or the time is over. Interrupts are on, but those of the channels that
+// were polled last: what these bring costs none.
+static bool look_on(uint64_t until)
+{
+    uint64_t due = first_deadline();
+
+    until = due < until ? due : until;
+    do {
+        for (unsigned i = 0; i < PAUSES; i++)
+            cpu_pause();
+        if (look_all())
+            return true;
+    } while (time_now() < until);
+    return false;
+}
+
+// Sleeps until an interrupt unless there is work after all. Interrupts are off from before the last
+// look until the halt itself, so none can come unnoticed in between. True if it has slept.
+static bool halt_if_idle(struct core *self, uint64_t now)
+{
+    interrupts_off();
+    uint64_t due = arm_all() ? 0 : first_deadline();
+    bool idle = due > now; // if it is past by now the timer fires at once
+    if (idle) {
+        timer_arm(due);
+        self->halts++;
+        interrupts_on_and_halt();
+    }
+    interrupts_on();
+    messages_awake();
+    return idle;
+}
+
+// Nothing to do: looks on for a while where that is worth it, else halts. What comes while a core looks
+// costs no interrupt, and on a real host a halt is a way out to the hypervisor and back. Returns the
+// time when that is over.
+static uint64_t rest(struct core *self, uint64_t most)
+{
+    uint64_t from = time_now();
+
+    if (!self->idle_from)
+        set_idle(self, self->idle, from);
+    bool paused = most && spin_pays(&spin) && look_on(from + most);
+    if (!paused)
+        paused = halt_if_idle(self, from);
+    uint64_t now = time_now();
+    if (paused)
+        spin_learn(&spin, now - from, most);
+    return now;
+}
+
 _Noreturn void loop_run(void)
 {
     struct core *self = &cores[core_id()];
-    const uint64_t spin = config.spin * TIME_US;
+    const uint64_t most = config.spin * TIME_US;
 
     interrupts_on();
-    for (;;) {
-        uint64_t now = self->idle_from ? time_now() : 0;
+    for (uint64_t now = 0;;) {
         self->turns++;
-        if (poll_all()) {
-            if (self->idle_from)
-                set_idle(self, self->idle + (now - self->idle_from), 0);
-            continue;
-        }
-        if (!self->idle_from) {
-            now = time_now();
-            set_idle(self, self->idle, now);
-        }
-        if (now - self->idle_from < spin)
-            cpu_pause();
-        else
-            halt_if_idle(self, now);
+        if (!poll_all())
+            now = rest(self, most);
+        else if (self->idle_from)
+            set_idle(self, self->idle + (now - self->idle_from), 0);
     }
 }
 

@@ -10,6 +10,9 @@ struct poller {
     const char *name;
     // Does a bounded batch of work; true if it did any (the loop will then come round again).
     bool (*poll)(void *ctx);
+    // While the core waits with interrupts on: whether there may be work. Cheap, changes nothing. NULL:
+    // poll() and arm() are enough, since what comes can wait until it halts.
+    bool (*look)(void *ctx);
     // Before halting: ask for interrupts again and look once more. True if there is work after all.
     // May be NULL. Called with interrupts disabled.
     bool (*arm)(void *ctx);

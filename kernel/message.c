@@ -151,6 +151,12 @@ static bool messages_poll(void *ctx)
     return true;
 }
 
+static bool messages_look(void *ctx)
+{
+    (void)ctx;
+    return atomic_load_explicit(&mailboxes[core_id()].senders, memory_order_relaxed) != 0;
+}
+
 // The loop is about to halt, or, when this says so, not after all.
 static bool messages_arm(void *ctx)
 {
@@ -171,7 +177,8 @@ void messages_awake(void)
 
 void messages_start_core(void)
 {
-    poller = (struct poller){.name = "messages", .poll = messages_poll, .arm = messages_arm};
+    poller = (struct poller){
+        .name = "messages", .poll = messages_poll, .look = messages_look, .arm = messages_arm};
     loop_add(&poller);
 }
 

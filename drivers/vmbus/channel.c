@@ -123,6 +123,17 @@ static bool core_poll(void *ctx)
     return more || bus.interrupted;
 }
 
+// What was not polled last interrupts.
+static bool core_look(void *ctx)
+{
+    bool any = interrupted();
+    (void)ctx;
+
+    for (const struct channel *c = bus.channels; c && !any; c = c->next)
+        any = c->polling && ring_in_look(&c->in);
+    return any;
+}
+
 static bool core_arm(void *ctx)
 {
     (void)ctx;
@@ -163,6 +174,7 @@ void vmbus_start_core(void)
 {
     bus.poller = (struct poller){.name = "vmbus",
                                  .poll = core_poll,
+                                 .look = core_look,
                                  .arm = core_arm,
                                  .deadline = core_deadline};
     loop_add(&bus.poller);

@@ -88,6 +88,12 @@ void ring_out_cancel_room(struct ring_out *ring);
 // or if the ring is dead (see ->dead).
 bool ring_in_next(struct ring_in *ring, struct ring_packet *packet);
 
+// True if the host has written something since; what it is, ring_in_next() tells.
+static inline bool ring_in_look(const struct ring_in *ring)
+{
+    return atomic_load_explicit(&ring->header->write_index, memory_order_relaxed) != ring->read;
+}
+
 // Copies what goes round the end of the ring. From ring_copy_at().
 void ring_copy_wrapped(const struct ring_in *ring, uint32_t position, void *dst, uint32_t len);
 

@@ -412,6 +412,22 @@ static bool arm_all(void)
     return work;
 }
 
+static bool spinning;
+
+void fake_spin(bool on)
+{
+    spinning = on;
+}
+
+bool fake_look(void)
+{
+    bool any = false;
+
+    for (struct poller *p = pollers; p; p = p->next)
+        any |= p->look && p->look(p->ctx);
+    return any;
+}
+
 // In the order of kernel/loop.c.
 static bool core_turn(void)
 {
@@ -421,6 +437,8 @@ static bool core_turn(void)
         ran |= p->poll(p->ctx);
     if (this_core == 0)
         ran |= run_fibers();
+    if (spinning)
+        return ran;
     // Twice: an interrupt that comes while arming ends the halt.
     return ran || arm_all() || arm_all();
 }

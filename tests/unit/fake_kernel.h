@@ -13,8 +13,13 @@ void fake_cores(unsigned n);
 // What is called from now on runs on that core; the next turn begins with another.
 void fake_core(unsigned core);
 
-// One turn of each core's loop: fibers that are ready or due, then the pollers. True if anything ran.
+// One turn of each core's loop: the pollers, then fibers that are ready or due. True if anything ran.
 bool fake_turn(void);
+
+// From now on cores without work do not go to halt, but would look on. fake_look(): what the calling
+// core sees then, true if there may be work.
+void fake_spin(bool on);
+bool fake_look(void);
 
 // Turns until nothing is left to do; when all wait, time jumps to the next time-out, but not beyond
 // `duration` from now. Then time is at most now + duration.

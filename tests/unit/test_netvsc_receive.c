@@ -48,6 +48,35 @@ static void child_test_receive_by_reference(void)
 }
 CHILD_TEST(test_receive_by_reference)
 
+// A core that looks on instead of halting sees what comes by a channel that does not interrupt, and
+// what interrupts; when it halts after all the channel interrupts again.
+static void child_test_look(void)
+{
+    uint8_t a[64] = {0};
+
+    start_up();
+    uint32_t range[2] = {HOST_SECTION, host_frame(1, a, sizeof(a), 0)};
+    client.release = true;
+    CHECK(!fake_look());
+    fake_spin(true);
+    for (unsigned i = 1; i <= 3; i++) { // the first one interrupts
+        unsigned interrupts = (unsigned)fake_counter("interrupts");
+        host_transfer(i, range, 1);
+        CHECK(fake_look() && client.frames == i - 1);
+        fake_run(0);
+        CHECK(!fake_look() && client.frames == i);
+        CHECK(fake_counter("interrupts") == interrupts + (i == 1));
+    }
+    host_transfer(4, range, 1);
+    fake_spin(false);
+    fake_run(0);
+    CHECK(client.frames == 4);
+    host_transfer(5, range, 1);
+    fake_run(0);
+    CHECK(client.frames == 5 && host.bad == 0);
+}
+CHILD_TEST(test_look)
+
 static void child_test_scarce(void)
 {
     uint8_t a[64] = {0};
@@ -265,6 +294,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_receive_by_reference),
+        cmocka_unit_test(test_look),
         cmocka_unit_test(test_scarce),
         cmocka_unit_test(test_scarce_counts_sections),
         cmocka_unit_test(test_half_stays_with_the_host),
