@@ -257,6 +257,18 @@ static inline struct transfer_range read_range(const struct transfer_range *shar
     return range;
 }
 
+// Where a range of so many bytes lies; beyond all offsets if it has another number of them.
+static inline uint64_t range_offset(const struct transfer_range *shared, uint64_t bytes)
+{
+    uint64_t word; // bytes, then offset
+    _Static_assert(sizeof(word) == sizeof(*shared) && offsetof(struct transfer_range, offset) == 4,
+                   "one word");
+
+    copy_from_shared(&word, shared, sizeof(word));
+    word ^= bytes;
+    return word >> 32 | word << 32;
+}
+
 // Those of the ranges behind each other, up to `end`, whose messages say what `like` does, in as many
 // bytes: adds a piece for each. Returns how many. Most of what a NIC receives comes through here, so it
 // is made to need no more than the registers there are.
@@ -273,10 +285,10 @@ same_fragments(const struct receive_buffer *buffer, const struct rndis_fragment 
         nic_rx_piece(memory + like->offset, like->length).word - (uintptr_t)memory;
 
     for (; ranges < end; ranges++, piece++) {
-        struct transfer_range range = read_range(ranges);
-        const uint8_t *message = memory + range.offset;
+        uint64_t offset = range_offset(ranges, bytes);
+        const uint8_t *message = memory + offset;
 
-        if (range.bytes != bytes || range.offset > offset_max || !rndis_says(message, said))
+        if (offset > offset_max || !rndis_says(message, said))
             break;
         piece->word = from_message + (uintptr_t)message;
     }
