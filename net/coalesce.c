@@ -106,6 +106,16 @@ static unsigned find_tcp(struct segment *s, uint32_t len, uint32_t *length)
     return 0;
 }
 
+// False: a frame that is none of TCP, as most of them would say at one glance, which costs less than a
+// copy of their headers. The host may change it behind this: what gets by is only not put together.
+static bool may_be_tcp(const struct nic_frame *frame)
+{
+    const uint8_t *data = nic_rx_data(frame->pieces[0]);
+
+    return nic_rx_len(frame->pieces[0]) >= ETHERNET + IP4_HEADER &&
+           (get16(data + 12) == ETHERTYPE_IP4 ? data[ETHERNET + 9] : data[ETHERNET + 6]) == IP_TCP;
+}
+
 // Reads the headers of a frame. False: it is none of TCP, or not at the usual place. *plain: it may be
 // put together with others.
 static bool parse(struct segment *s, const struct nic_frame *frame, bool *plain)
@@ -281,11 +291,12 @@ void coalesce_receive(struct coalesce *c, const struct nic_frame *frame)
     bool plain = false;
     void *token = frame->token;
 
-    if (frame->count > 1 && !c->used) { // large as it is, and nothing to keep in order with
-        struct nic_frame large = *frame;
-        if (ip4_header_ok(frame))
-            large.csum |= NIC_CSUM_IP_OK;
-        c->deliver(c->ctx, &large, &token, 1);
+    // Large as it is, and nothing to keep in order with; or there is nothing to be put together.
+    if ((frame->count > 1 && !c->used) || !may_be_tcp(frame)) {
+        struct nic_frame whole = *frame;
+        if (!(frame->csum & NIC_CSUM_IP_OK) && ip4_header_ok(frame))
+            whole.csum |= NIC_CSUM_IP_OK;
+        c->deliver(c->ctx, &whole, &token, 1);
         return;
     }
     if (parse(&s, frame, &plain)) {

@@ -17,10 +17,10 @@
 #define PSH 0x08
 #define FIN 0x01
 
-struct what {               // a segment to make
-    bool ip6, plain_header; // without timestamps
-    uint8_t flags, tos, csum;
-    bool wrong_ip; // a checksum that is not right
+struct what {                           // a segment to make
+    bool ip6, plain_header;             // without timestamps
+    uint8_t flags, tos, csum, protocol; // protocol: 0 for TCP
+    bool wrong_ip;                      // a checksum that is not right
     uint16_t port, window;
     uint32_t sequence, acknowledged, time, echo, payload;
     uint32_t padding;  // behind the packet
@@ -96,7 +96,7 @@ static uint32_t make(uint8_t *to, const struct what *w)
     if (w->ip6) {
         put32(ip, 6u << 28 | (uint32_t)w->tos << 20);
         put16(ip + 4, tcp_len + w->payload);
-        ip[6] = 6;
+        ip[6] = w->protocol ? w->protocol : 6;
         ip[7] = 64;
         memset(ip + 8, 0xfd, 32);
     } else {
@@ -105,7 +105,7 @@ static uint32_t make(uint8_t *to, const struct what *w)
         put16(ip + 2, 20 + tcp_len + w->payload);
         put16(ip + 6, w->fragment);
         ip[8] = 64;
-        ip[9] = 6;
+        ip[9] = w->protocol ? w->protocol : 6;
         put32(ip + 12, 0x0a000001);
         put32(ip + 16, 0x0a000002);
         put16(ip + 10, ~ip_checksum(ip) ^ w->wrong_ip);
@@ -455,6 +455,27 @@ static void test_fragment(void **state)
     check_frame(&delivered[1], 0, 1000);
 }
 
+// What is not TCP waits for nothing and stays as it is; its IPv4 header is judged all the same.
+static void test_other_protocols(void **state)
+{
+    (void)state;
+    give(usual(0, 1000));
+    for (unsigned n = 0; n < 4; n++) {
+        struct what w = usual(1000, 20);
+        w.protocol = 17;
+        w.csum = NIC_CSUM_L4_OK;
+        w.ip6 = n & 1;
+        w.wrong_ip = n & 2;
+        give(w);
+        assert_int_equal(delivered_count, n + 1);
+        assert_int_equal(delivered[n].csum, NIC_CSUM_L4_OK | (n == 0 ? NIC_CSUM_IP_OK : 0));
+        assert_int_equal(delivered[n].len, w.ip6 ? 14 + 40 + 32 + 20 : 14 + 20 + 32 + 20);
+        assert_memory_equal(delivered[n].bytes, buffers[tokens_out - 1], delivered[n].len);
+    }
+    flush();
+    check_frame(&delivered[4], 0, 1000);
+}
+
 static void test_connections(void **state)
 {
     (void)state;
@@ -625,6 +646,7 @@ int main(void)
         cmocka_unit_test_setup(test_apart, reset),
         cmocka_unit_test_setup(test_fragment, reset),
         cmocka_unit_test_setup(test_ip_checksum, reset),
+        cmocka_unit_test_setup(test_other_protocols, reset),
         cmocka_unit_test_setup(test_connections, reset),
         cmocka_unit_test_setup(test_same_place, reset),
         cmocka_unit_test_setup(test_limits, reset),
