@@ -12,7 +12,7 @@ import time
 import pytest
 
 from packets import checksum, raw_socket
-from program import Native, build, run
+from program import Native, build, questions, run
 
 GUEST, HERE = "2001:db8:77::2", "2001:db8:77::1"
 SLAAC = "2001:db8:77::ff:fe5e:2"  # from the MAC 02:00:00:5e:00:02
@@ -55,7 +55,7 @@ def inside(native, *command, **options):
 
 
 def ping(native, target, *options):
-    done = inside(native, "ping", "-6", "-n", "-q", "-c", 3, "-i", "0.1", "-W", 5, *options, target)
+    done = inside(native, "ping", "-6", *questions(3), *options, target)
     assert " 0% packet loss" in done.stdout, done.stdout
 
 

@@ -21,7 +21,7 @@ import pytest
 
 import program
 from packets import frame, raw_socket, segment
-from program import HERE, PORT, SERVER, Native, run
+from program import HERE, PORT, SERVER, Native, questions, run
 from support import check_totals, wait_for
 
 COOKIE = b"a" * 36 + b"\0"
@@ -717,8 +717,8 @@ def test_isn(native):
 # ---- The same under other conditions ----
 
 def ping(native, size):
-    done = subprocess.run([*native.inside, "ping", "-c", "3", "-i", "0.2", "-W", "5", "-s",
-                           str(size), SERVER], capture_output=True, text=True, check=False)
+    done = subprocess.run([*native.inside, "ping", *questions(3), "-s", str(size), SERVER],
+                          capture_output=True, text=True, check=False)
     return " 0% packet loss" in done.stdout
 
 
