@@ -23,6 +23,11 @@ def pytest_count(folder):
             bad = sum(int(suite.get(k, "0")) for k in ("errors", "failures", "skipped"))
             failed += bad
             passed += max(int(suite.get("tests", "0")) - bad, 0)
+        for case in root.iter("testcase"):
+            if case.find("properties/property[@name='failed beside others']") is not None:
+                word = "passed" if len(case) == 1 else "failed again"
+                print(f"tests: tried a second time, alone, and {word}: "
+                      f"{case.get('classname')} {case.get('name')}")
         status = (folder / "pytest.status").read_text().strip()
     except (OSError, ElementTree.ParseError) as error:
         print(f"tests: {error}")

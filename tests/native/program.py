@@ -12,7 +12,7 @@ import time
 from pathlib import Path
 
 from hvlib.tapnet import enter, make_namespace
-from support import ROOT, make
+from support import ROOT, TooLate, make
 
 PROGRAM = ROOT / "build" / "native" / "dunlin-native"
 SERVER, HERE = "10.77.0.2", "10.77.0.1"  # on tap0
@@ -90,7 +90,8 @@ class Native:
                 return match
             tail = self.log[-4000:].decode(errors="replace")
             assert self.process.poll() is None, f"the program ended: {tail}"
-            assert time.monotonic() < end, f"no {pattern} in the log: {tail}"
+            if time.monotonic() > end:
+                raise TooLate(f"no {pattern} in the log: {tail}")
             select.select([self.process.stdout], [], [], 0.1)
 
     def stats(self):
@@ -113,7 +114,8 @@ class Native:
         """Until the program holds no more than `wanted` objects."""
         end = time.monotonic() + timeout
         while self.objects() > wanted:
-            assert time.monotonic() < end, f"{self.stats()}, {wanted} objects before"
+            if time.monotonic() > end:
+                raise TooLate(f"{self.stats()}, {wanted} objects before")
             time.sleep(0.1)
 
     def iperf3(self, *options, timeout=60):

@@ -14,3 +14,7 @@ BUILD = ROOT / "build"
 class HvError(Exception):
     """Something the user can act on; the text says what to do."""
     status = 1  # exit code of tools/hv
+
+
+class HvTimeout(HvError):
+    """Something that was waited for did not come in time."""

@@ -14,7 +14,7 @@ import subprocess
 import time
 from pathlib import Path
 
-from . import BUILD, HvError, ic, nic
+from . import BUILD, HvError, HvTimeout, ic, nic
 from .esp import make_esp
 from .sockets import ConsoleWriter, EventWatch, Qmp
 
@@ -315,7 +315,7 @@ class Vm:
                 raise HvError(f"the VM ended ({self.wait_exit(1)}) before it printed "
                               f"{pattern!r}\n{self.host_text()[-2000:]}{self.console_tail()}")
             if time.monotonic() > deadline:
-                raise HvError(f"no console line matched {pattern!r} in {timeout} s\n"
+                raise HvTimeout(f"no console line matched {pattern!r} in {timeout} s\n"
                               f"{self.host_text()[-2000:]}{self.console_tail()}")
             time.sleep(0.05)
 
