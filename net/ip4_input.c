@@ -73,7 +73,8 @@ static void lower_mss(u8_t index, const struct ip_hdr *about, const struct tcp_h
     struct tcp_pcb *pcb = find_sender(index, about, tcp);
     if (!pcb)
         return;
-    stack_lower_mss(pcb, (u16_t)LWIP_MAX(mtu, MSS_MIN + IP_HLEN + TCP_HLEN) - IP_HLEN - TCP_HLEN);
+    stack_lower_mss(pcb, (u16_t)LWIP_MAX(mtu, MSS_MIN + IP_HLEN + TCP_HLEN) - IP_HLEN - TCP_HLEN,
+                    true);
 }
 
 static bool icmp_is_intact(struct pbuf *p)

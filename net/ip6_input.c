@@ -119,7 +119,7 @@ void ip6_path_is_narrower(const ip6_addr_t *destination, u16_t mtu)
             destination_cache[i].pmtu = mtu;
     for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb; pcb = pcb->next)
         if (IP_IS_V6(&pcb->remote_ip) && ip6_addr_eq(ip_2_ip6(&pcb->remote_ip), destination))
-            stack_lower_mss(pcb, (u16_t)(mtu - IP6_HLEN - TCP_HLEN));
+            stack_lower_mss(pcb, (u16_t)(mtu - IP6_HLEN - TCP_HLEN), true);
 }
 
 // True: it went to the flow's owner.

@@ -90,9 +90,9 @@
 #define TCP_TMR_INTERVAL 50    // ms; delayed ACK 50 ms, retransmission no sooner than about 200 ms
 #define LWIP_TCP_RTO_TIME 1000 // ms; first retransmission time-out, as RFC 6298 has it
 #define TCP_MSL 1000           // ms; TIME-WAIT holds 2 s only: keyed ISNs move on by the clock
-// Of each connection, for: net/stack.c (counts retransmissions), net/sender.c, net/flow.c, net/front.c,
-// net/services/listen.c (when it came).
-#define LWIP_TCP_PCB_NUM_EXT_ARGS 5
+// Of each connection, for: net/stack.c (counts retransmissions), net/narrow.c, net/sender.c, net/flow.c,
+// net/front.c, net/services/listen.c (when it came).
+#define LWIP_TCP_PCB_NUM_EXT_ARGS 6
 
 // Checksums: each interface says which are done by its NIC; a received frame that the host did not
 // vouch for is checked by lwIP (net/rx.c switches per frame).

@@ -57,7 +57,7 @@ static void lower_mss(struct interface *interface)
     }
     for (struct tcp_pcb *pcb = tcp_active_pcbs; pcb; pcb = pcb->next)
         if (pcb->netif_idx == netif_get_index(netif))
-            stack_lower_mss(pcb, interface_link_mss(interface, pcb));
+            stack_lower_mss(pcb, interface_link_mss(interface, pcb), false);
 }
 
 void interface_set_mtu(struct interface *interface, uint16_t mtu)

@@ -181,21 +181,6 @@ uint32_t stack_tcp_retransmits(const struct tcp_pcb *pcb)
     return (uint32_t)(uintptr_t)tcp_ext_arg_get(pcb, retransmits_slot) + sender_resent(pcb);
 }
 
-static bool has_longer(const struct tcp_seg *segment, uint16_t mss)
-{
-    while (segment && segment->len + LWIP_TCP_OPT_LEN_TS_OUT <= mss)
-        segment = segment->next;
-    return segment;
-}
-
-void stack_lower_mss(struct tcp_pcb *pcb, uint16_t mss)
-{
-    if (pcb->mss <= mss || has_longer(pcb->unsent, mss) || has_longer(pcb->unacked, mss))
-        return;
-    pcb->mss = mss;
-    sender_path_narrower(pcb);
-}
-
 static void raise_mss(const struct tcp_options *options, unsigned at)
 {
     unsigned mss = *tcp_options_byte(options, at) << 8 | *tcp_options_byte(options, at + 1);
@@ -227,7 +212,7 @@ static void follow_mtu(struct tcp_pcb *pcb)
 {
     uint16_t most = interface_link_mss(ip_current_input_netif()->state, pcb);
     if (pcb->mss > most)
-        stack_lower_mss(pcb, most);
+        stack_lower_mss(pcb, most, false);
 }
 
 // lwIP trims what reaches beyond the window if it is in order or the last out of order, but not
@@ -380,6 +365,7 @@ static void stack_start(void)
     stop_needless_timers();
     retransmits_slot = tcp_ext_arg_alloc_id();
     sender_start();
+    stack_narrow_start();
     flow_start();
     front_start();
     loop_add(&stack_poller);

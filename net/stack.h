@@ -69,11 +69,13 @@ void stack_free_received(struct pbuf *p);
 // smaller one would let a peer make the host send thousands of frames for one of ours.
 #define STACK_MSS_LEAST 88u
 
-// A path is too narrow for a connection's segments: what is sent from now on has at most `mss` bytes.
-// Changes nothing while lwIP still has a longer segment to send or send again: that would never fit its
-// congestion window, and the next tcp_write() asserts; the path then cuts them. What the link itself has
-// no room for is tried again when segments arrive. The connection's core.
-void stack_lower_mss(struct tcp_pcb *pcb, uint16_t mss);
+// narrow.c: a path or link is too narrow for a connection's segments: they have at most `mss` bytes
+// (STACK_MSS_LEAST at least) from now on, also those that wait in lwIP's queues; at once, or as soon as
+// nothing reads from them. lost: what was longer did not arrive, and is sent again. The connection's core.
+void stack_lower_mss(struct tcp_pcb *pcb, uint16_t mss, bool lost);
+
+// Once on each core, before there are connections.
+void stack_narrow_start(void);
 
 // How many segments of a connection were sent more than once. The connection's core.
 uint32_t stack_tcp_retransmits(const struct tcp_pcb *pcb);

@@ -194,9 +194,11 @@ static u16_t *path_mtu(struct netif *netif, const struct tcp_pcb *pcb)
     return &netif->mtu6;
 }
 
-// lwIP makes fragments of what is longer than netif->mtu or, for IPv6, the path's, so a large segment
-// passes with that raised: from interface_tcp_out(), where lwIP has just built it, to
-// interface_output() and interface_output6(), behind the decision.
+// lwIP makes fragments of what is longer than netif->mtu or, for IPv6, the path's. A large segment passes
+// with that raised, and so does any of TCP: no NIC fills in a checksum for all of several fragments, and
+// what lwIP's IPv6 has made fragments of it cannot send again. It is raised from interface_tcp_out(),
+// where lwIP has just built the segment, to interface_output() and interface_output6(), behind the
+// decision.
 static void restore_path_mtu(void)
 {
     if (large.path_mtu)
@@ -222,17 +224,18 @@ void interface_tcp_out(const struct tcp_pcb *pcb, const struct tcp_hdr *header, 
     uint16_t way =
         ip6 ? (uint16_t)(*mtu6 - IP6_HLEN - TCP_HLEN) : interface_link_mss(netif->state, pcb);
     uint16_t mss = LWIP_MIN(pcb->mss, way);
-    if (mss < STACK_MSS_LEAST || length <= (uint32_t)mss + TCP_HLEN ||
-        !interface_large_max(netif, ip6))
+    if (mss < STACK_MSS_LEAST || length <= (uint32_t)mss + TCP_HLEN)
         return;
     if (ip6) {
         large.path_mtu = mtu6;
         large.path_mtu_was = *mtu6;
         *mtu6 = UINT16_MAX;
     }
+    netif->mtu = UINT16_MAX;
+    if (!interface_large_max(netif, ip6))
+        return; // narrow.c could not cut it yet: what takes it, takes it whole
     large.header = header;
     large.mss = (uint16_t)(mss - (TCPH_HDRLEN_BYTES(header) - TCP_HLEN));
-    netif->mtu = UINT16_MAX;
 }
 
 uint16_t interface_path_mss(struct netif *netif, const struct tcp_pcb *pcb, unsigned tcp_header)

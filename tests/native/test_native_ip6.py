@@ -11,6 +11,7 @@ import time
 
 import pytest
 
+from hvlib.tapnet import enter
 from packets import checksum, raw_socket
 from program import Native, build, questions, run
 
@@ -66,6 +67,16 @@ def iperf3(native, *options, target=GUEST, namespace=None):
     assert done.returncode == 0, done.stdout
     rates = re.findall(r"([\d.]+) ([KMG])bits/sec.*receiver", done.stdout)
     assert rates and all(float(rate) for rate, _ in rates), done.stdout
+
+
+def check_echo(namespace, target, size):
+    """There and back, from another namespace."""
+    data, back = random.randbytes(size), bytearray()
+    with enter(namespace, lambda: socket.create_connection((target, 7), timeout=15)) as sock:
+        sock.sendall(data)
+        while len(back) < size:
+            back += sock.recv(65536)
+    assert bytes(back) == data
 
 
 # ---- Packets made here ----
@@ -155,6 +166,7 @@ def test_router(options):
         native.wait_log(rf"ready: iperf3 on {SLAAC} port 5201\n".encode())
         ping(native, SLAAC)
         assert native.report().endswith(f" dns {HERE} 2001:db8:77::53")
+        check_echo(far, SLAAC, 30000)  # what is too long waits with lwIP
         iperf3(native, "-t", "1", "-R", target=SLAAC, namespace=far)
         iperf3(native, "-t", "1", target=SLAAC, namespace=far)
         numbers = native.stats()
