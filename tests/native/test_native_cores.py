@@ -27,6 +27,7 @@ def program():
 @pytest.fixture(params=["plain", "offload"])
 def native(request):
     n = Native("--cores", CORES, *(["--offload"] if request.param == "offload" else []))
+    n.wait_log(rb"address fe80::")  # the last that takes memory by itself
     yield n
     n.close()
 
