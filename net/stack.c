@@ -64,7 +64,7 @@ static PERCORE uint32_t port_counter;
 static PERCORE uint8_t retransmits_slot; // which of a pcb's extra arguments counts retransmissions
 static bool announced[2];                // core 0's: for IPv4 and IPv6
 static PERCORE bool memory_short;        // as of the last look
-static PERCORE unsigned overrunning, refused_allocations;
+static PERCORE unsigned overrunning, old_acknowledgements, refused_allocations;
 
 static struct service *const services[] = {&iperf3_service, &echo_service, &discard_service};
 #define SERVICE_COUNT (sizeof(services) / sizeof(services[0]))
@@ -215,6 +215,20 @@ static void follow_mtu(struct tcp_pcb *pcb)
         stack_lower_mss(pcb, most, false);
 }
 
+// What lies before the window as a whole is old or a guess, and acknowledges nothing new (RFC 9293); lwIP
+// would believe it. It is answered, as lwIP does.
+static bool acknowledges_by_an_old_segment(struct tcp_pcb *pcb, const struct tcp_hdr *header,
+                                           u32_t end)
+{
+    if (pcb->state < ESTABLISHED || (TCPH_FLAGS(header) & (TCP_SYN | TCP_RST)) ||
+        !TCP_SEQ_LT(end, pcb->rcv_nxt) || !TCP_SEQ_GT(header->ackno, pcb->lastack))
+        return false;
+    old_acknowledgements++;
+    tcp_ack_now(pcb);
+    tcp_output(pcb);
+    return true;
+}
+
 // lwIP trims what reaches beyond the window if it is in order or the last out of order, but not
 // otherwise, and later asserts that nothing did. No honest peer sends such a segment: the right edge
 // of a window never moves left here.
@@ -238,7 +252,8 @@ err_t net_tcp_segment_in(struct tcp_pcb *pcb, const struct tcp_hdr *header, u16_
         overrunning++;
         return ERR_BUF;
     }
-    // What lies before the window as a whole is old or a guess, and acknowledges nothing (RFC 9293).
+    if (acknowledges_by_an_old_segment(pcb, header, end))
+        return ERR_VAL;
     if (!TCP_SEQ_LT(end, pcb->rcv_nxt))
         sender_segment_in(pcb, header, p->tot_len, &options);
     follow_mtu(pcb);
@@ -318,7 +333,7 @@ static PERCORE struct poller stack_poller = {
 static void write_tcp_stats(void)
 {
     struct stats_proto sum = {0};
-    unsigned overran = 0, refused = 0;
+    unsigned overran = 0, old = 0, refused = 0;
     for (unsigned core = 0; core < core_count(); core++) {
         const struct stats_ *stats = core_peek(core, &lwip_stats);
         sum.recv += stats->tcp.recv;
@@ -327,12 +342,13 @@ static void write_tcp_stats(void)
         sum.chkerr += stats->tcp.chkerr;
         sum.memerr += stats->tcp.memerr;
         overran += *(const unsigned *)core_peek(core, &overrunning);
+        old += *(const unsigned *)core_peek(core, &old_acknowledgements);
         refused += *(const unsigned *)core_peek(core, &refused_allocations);
     }
     stats_print("{\"in\":%u,\"out\":%u,\"dropped\":%u,\"bad_checksum\":%u,\"no_memory\":%u,"
-                "\"overrunning\":%u,\"refused_allocations\":%u}",
+                "\"overrunning\":%u,\"old_acks\":%u,\"refused_allocations\":%u}",
                 (unsigned)sum.recv, (unsigned)sum.xmit, (unsigned)sum.drop, (unsigned)sum.chkerr,
-                (unsigned)sum.memerr, overran, refused);
+                (unsigned)sum.memerr, overran, old, refused);
 }
 
 static struct stats_source tcp_stats = {.name = "tcp", .write = write_tcp_stats};

@@ -128,6 +128,23 @@ def test_acknowledgement_by_an_old_segment(native):
         lossy.close()
 
 
+def test_echo_acknowledged_by_an_old_segment(native):
+    """What is lost stays lwIP's to send again; and an old segment is answered."""
+    peer = Peer(native, 21004, ECHO)
+    data = os.urandom(1000)
+    peer.say(data=data)
+    peer.wait(lambda: len(peer.received) == len(data))
+    before = native.stats()["tcp"]["old_acks"]
+    old = peer.ISN + 1 + peer.sent - 100
+    peer.say(flags=0x10, sequence=old)  # of all that has come
+    peer.wait(lambda: native.stats()["tcp"]["old_acks"] == before + 1)
+    peer.received = bytearray()  # it was lost, as far as the window goes
+    peer.wait(lambda: len(peer.received) == len(data))
+    assert bytes(peer.received) == data
+    peer.say(data=b"more")
+    echoed(peer, data + b"more")
+
+
 def test_window_that_opens_a_little(native):
     """After there was none at all: what was made for a large one still has to fit."""
     peer = Peer(native, 21003, ECHO, window=0)
