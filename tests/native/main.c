@@ -440,25 +440,17 @@ static void set_address6(const char *text)
 
 int main(int argc, char **argv)
 {
-    static const struct option options[] = {{"tap", required_argument, 0, 't'},
-                                            {"address", required_argument, 0, 'a'},
-                                            {"mtu", required_argument, 0, 'm'},
-                                            {"faults", required_argument, 0, 'f'},
-                                            {"offload", no_argument, 0, 'o'},
-                                            {"debug", no_argument, 0, 'd'},
-                                            {"no-large-send", no_argument, 0, 'S'},
-                                            {"no-large-receive", no_argument, 0, 'R'},
-                                            {"seed", required_argument, 0, 's'},
-                                            {"memory", required_argument, 0, 'M'},
-                                            {"losses", required_argument, 0, 'l'},
-                                            {"nic", required_argument, 0, 'n'},
-                                            {"address6", required_argument, 0, '6'},
-                                            {"gateway6", required_argument, 0, 'g'},
-                                            {"wire", required_argument, 0, 'w'},
-                                            {"cores", required_argument, 0, 'c'},
-                                            {"reno", no_argument, 0, 'r'},
-                                            {"refuse", required_argument, 0, 'x'},
-                                            {0}};
+    static const struct option options[] = {
+        {"tap", required_argument, 0, 't'},      {"address", required_argument, 0, 'a'},
+        {"mtu", required_argument, 0, 'm'},      {"faults", required_argument, 0, 'f'},
+        {"offload", no_argument, 0, 'o'},        {"debug", no_argument, 0, 'd'},
+        {"no-large-send", no_argument, 0, 'S'},  {"no-large-receive", no_argument, 0, 'R'},
+        {"seed", required_argument, 0, 's'},     {"memory", required_argument, 0, 'M'},
+        {"losses", required_argument, 0, 'l'},   {"rx-losses", required_argument, 0, 'L'},
+        {"nic", required_argument, 0, 'n'},      {"address6", required_argument, 0, '6'},
+        {"gateway6", required_argument, 0, 'g'}, {"wire", required_argument, 0, 'w'},
+        {"cores", required_argument, 0, 'c'},    {"reno", no_argument, 0, 'r'},
+        {"refuse", required_argument, 0, 'x'},   {0}};
     unsigned taps = 0;
     bool large_send = true, large_receive = true;
     for (int c; (c = getopt_long(argc, argv, "", options, NULL)) != -1;) {
@@ -482,6 +474,8 @@ int main(int argc, char **argv)
             native_options.cores = (unsigned)atoi(optarg);
         else if (c == 'l')
             native_options.losses = (unsigned)atoi(optarg);
+        else if (c == 'L')
+            native_options.rx_losses = (unsigned)atoi(optarg);
         else if (c == 'x')
             native_options.refuse = (unsigned)atoi(optarg);
         else if (c == 'r')
@@ -505,7 +499,7 @@ int main(int argc, char **argv)
         fprintf(stderr, "usage: dunlin-native --tap NAME [--tap NAME ...] [--address A/P] "
                         "[--nic NUMBER,key=value,...] [--memory MB] [--mtu N] "
                         "[--offload [--no-large-send] [--no-large-receive]] [--faults N] [--losses "
-                        "N] [--refuse N] [--wire delay=MS,...] [--reno] [--seed N] "
+                        "N] [--rx-losses N] [--refuse N] [--wire delay=MS,...] [--reno] [--seed N] "
                         "[--debug]\n");
         return 2;
     }

@@ -20,9 +20,10 @@ struct native_options {
     const char *taps[NATIVE_NICS];  // names of existing TAP devices (with vnet headers)
     bool offload;                   // checksums both ways,
     bool large_send, large_receive; // and with that, frames of up to 64 KiB
-    unsigned faults; // one in so many sends is refused, one in so many is held; 0: none
-    unsigned losses; // one in so many frames sent is lost on the way; 0: none
-    unsigned refuse; // one in so many messages between cores is refused; 0: none
+    unsigned faults;    // one in so many sends is refused, one in so many is held; 0: none
+    unsigned losses;    // one in so many frames sent is lost on the way; 0: none
+    unsigned rx_losses; // the same of those received
+    unsigned refuse;    // one in so many messages between cores is refused; 0: none
     struct native_wire wire;
     unsigned cores; // each has a channel of every NIC
 };

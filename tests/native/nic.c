@@ -267,7 +267,8 @@ static bool receive_frame(struct nic *n)
     ssize_t got = readv(n->fd, iov, 1 + (int)room);
     if (got <= (ssize_t)sizeof(header))
         return false;
-    if (!n->info.link_up)
+    unsigned losses = native_options.rx_losses;
+    if (!n->info.link_up || (losses && (unsigned)rand() % losses == 0))
         return true; // lost
     struct nic_rx_piece *pieces = section->pieces;
     struct nic_frame frame = {.pieces = pieces,

@@ -69,6 +69,29 @@ def test_echo(native, size):
     assert b"".join(parts) == data
 
 
+@pytest.mark.parametrize("options", [[], ["--faults", "3"]], ids=["pieces", "of-any-size"])
+def test_echo_of_what_comes_out_of_order(options):
+    """Large frames, of many pieces each, wait in lwIP's queue for what was lost before them: cut to
+    what is missing, put together, read once."""
+    lossy = Native("--offload", "--rx-losses", 12, "--seed", 3, *options)
+    data, parts = os.urandom(3 << 20), []
+    before = lossy.objects()
+    try:
+        with lossy.connect(ECHO) as sock:
+            reader = threading.Thread(target=receive_all, args=(sock, parts))
+            reader.start()
+            sock.sendall(data)
+            info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+            sock.shutdown(socket.SHUT_WR)
+            reader.join(60)
+        assert b"".join(parts) == data
+        assert struct.unpack_from("I", info, 100)[0] > 0  # were sent again
+        lossy.wait_objects(before + 20, 20)
+        assert lossy.stats()["net"]["nic0"]["rx_on_loan"] == 0
+    finally:
+        lossy.close()
+
+
 def test_echo_one_by_one(native):
     """Requests and answers of one byte do not wait for each other's acknowledgements."""
     with native.connect(ECHO) as sock:
