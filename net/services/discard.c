@@ -35,8 +35,8 @@ static err_t on_receive(void *arg, struct tcp_pcb *pcb, struct pbuf *p, err_t er
 static void on_error(void *arg, err_t error)
 {
     (void)arg;
-    (void)error;
     mine()->connections--;
+    mine()->aborted += error == ERR_ABRT;
 }
 
 static err_t on_accept(void *arg, struct tcp_pcb *pcb, err_t error)

@@ -143,7 +143,7 @@ static err_t on_poll(void *arg, struct tcp_pcb *pcb)
 
 static void on_error(void *arg, err_t error)
 {
-    (void)error;
+    mine()->aborted += error == ERR_ABRT;
     forget(arg);
 }
 

@@ -94,14 +94,15 @@ void service_counters_print(const struct service_counters of_core[MAX_CORES])
         sum.accepted += of_core[i].accepted;
         sum.refused += of_core[i].refused;
         sum.bytes += of_core[i].bytes;
+        sum.aborted += of_core[i].aborted;
         sum.datagrams += of_core[i].datagrams;
         sum.datagram_bytes += of_core[i].datagram_bytes;
         sum.dropped += of_core[i].dropped;
     }
     stats_print("{\"connections\":%llu,\"accepted\":%llu,\"refused\":%llu,\"bytes\":%llu,"
-                "\"datagrams\":%llu,\"datagram_bytes\":%llu,\"dropped\":%llu}",
+                "\"aborted\":%llu,\"datagrams\":%llu,\"datagram_bytes\":%llu,\"dropped\":%llu}",
                 (unsigned long long)sum.connections, (unsigned long long)sum.accepted,
                 (unsigned long long)sum.refused, (unsigned long long)sum.bytes,
-                (unsigned long long)sum.datagrams, (unsigned long long)sum.datagram_bytes,
-                (unsigned long long)sum.dropped);
+                (unsigned long long)sum.aborted, (unsigned long long)sum.datagrams,
+                (unsigned long long)sum.datagram_bytes, (unsigned long long)sum.dropped);
 }

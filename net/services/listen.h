@@ -30,6 +30,7 @@ err_t service_close(struct tcp_pcb *pcb);
 struct service_counters {
     uint64_t connections; // TCP: open now
     uint64_t accepted, refused, bytes;
+    uint64_t aborted; // ended by us: their NIC has gone, or nobody answered any more
     uint64_t datagrams, datagram_bytes, dropped; // UDP
 } __attribute__((aligned(64)));
 

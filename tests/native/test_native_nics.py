@@ -220,7 +220,7 @@ def test_twins(native, twins):
     here, there = ([end.enter(lambda p=p: client(TWIN, p)) for p in (40000, 40001)] for end in twins)
     for sock in here + there:
         check(sock, os.urandom(100000))
-    objects = native.objects()
+    objects, aborted = native.objects(), native.stats()["echo"]["aborted"]
     native.type(f"remove {NICS - 1}")
     wait_for(lambda: f"nic{NICS - 1}" not in native.stats()["net"], 15, "the NIC goes")
     for sock in here:
@@ -229,9 +229,12 @@ def test_twins(native, twins):
     with pytest.raises(TimeoutError):
         check(there[0])
     wait_for(lambda: native.stats()["echo"]["connections"] == 2, 15, "the service is told")
+    assert native.stats()["echo"]["aborted"] == aborted + 2  # ERR_ABRT, not what a peer's reset is called
+    here[0].setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # resets it
     for sock in here + there:
         sock.close()
     native.wait_objects(objects, 20)
+    assert native.stats()["echo"]["aborted"] == aborted + 2
 
 
 def test_short_flap(native):
