@@ -244,14 +244,42 @@ void vmbus_device_take_back(VMBusDevice *dev)
     vmbus_unplug_done(dev);
 }
 
+/* A bottom half: the other device may be anywhere in its work now. */
+static void take_back_other(void *opaque)
+{
+    VMBusDevice *dev = opaque;
+    BusState *bus = qdev_get_parent_bus(DEVICE(dev));
+    BusChild *kid = bus ? QTAILQ_FIRST(&bus->children) : NULL;
+
+    for (; kid; kid = QTAILQ_NEXT(kid, sibling)) {
+        if (kid->child->id && !strcmp(kid->child->id, dev->rescind_whom)) {
+            vmbus_device_take_back(VMBUS_DEVICE(kid->child));
+            break;
+        }
+    }
+    object_unref(OBJECT(dev));
+}
+
 bool vmbus_device_message(VMBusDevice *dev)
 {
     if (dev->unplugging) {
         return true;    /* what is left to say about a lost offer */
     }
     dev->guest_messages++;
+    if (dev->rescind_whom) {
+        if (dev->guest_messages == dev->rescind_after) {
+            object_ref(OBJECT(dev));
+            aio_bh_schedule_oneshot(qemu_get_aio_context(), take_back_other,
+                                    dev);
+        }
+        return true;
+    }
     if (dev->guest_messages == dev->rescind_before) {
-        vmbus_device_take_back(dev);
+        if (qemu_mutex_iothread_locked()) {
+            vmbus_device_take_back(dev);
+        } else {
+            dev->take_back_due = true;
+        }
         return false;
     }
     if (dev->guest_messages == dev->rescind_after) {
@@ -374,6 +402,7 @@ static void vmbus_device_unrealize(DeviceState *dev)
 static Property vmbus_device_props[] = {
     DEFINE_PROP_UINT64("rescind-after", VMBusDevice, rescind_after, 0),
     DEFINE_PROP_UINT64("rescind-before", VMBusDevice, rescind_before, 0),
+    DEFINE_PROP_STRING("rescind-whom", VMBusDevice, rescind_whom),
     DEFINE_PROP_END_OF_LIST()
 };
 

@@ -126,6 +126,7 @@ struct VMBusDevice {
     uint64_t guest_messages;    /* about this device, and on its channels */
     uint64_t rescind_after;     /* take the device back after so many */
     uint64_t rescind_before;    /* or when this one comes, before it counts */
+    char *rescind_whom;         /* NULL: itself; else id of another device */
     bool take_back_due;         /* as soon as this message is dealt with */
 };
 
