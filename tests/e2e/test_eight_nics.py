@@ -20,6 +20,9 @@ NICS = 8
 CORES = 2
 CONFIG = """[services]
 echo = on
+[nic 00:15:5d:44:4c:01]
+lso = off
+rsc = off
 [nic 00:15:5d:44:4c:03]
 address = 10.77.3.50/24
 mtu = 1400
@@ -27,6 +30,7 @@ mtu = 1400
 mtu = 9000
 [nic 00155d444c05]
 mtu = 9000
+checksum = off
 """
 # The host allows nic2 no jumbo frames; nic4 is told by DHCP.
 MTU = {2: 1500, 3: 1400, 4: 1300, 5: 9000}
@@ -100,6 +104,56 @@ def test_all_at_once(vm, lan, addresses):
     check_iperf(vm, "-R", seconds=1, host=addresses[4], port=5201, prefix=lan.command())
     nics = stats(vm)["netvsc"]
     assert [len(nics[f"nic{number}"]["channels"]) for number in range(NICS)] == [CORES] * NICS
+
+
+def test_own_offloads(vm, lan, addresses):
+    """Each NIC cuts, puts together and sums up as its own section says, or as all do."""
+    for number in (0, 1, 5):
+        before = stats(vm)["netvsc"][f"nic{number}"]
+        for options in ([], ["-R"]):
+            with running(lan, addresses[number], "-t", 1, *options) as client:
+                assert client.result().received_bytes > 0
+        after = stats(vm)["netvsc"][f"nic{number}"]
+        grown = {key: after[key] > before[key] for key in ("tx_large", "rx_coalesced", "rx_csum_ok")}
+        assert grown == {"tx_large": number == 0, "rx_coalesced": number == 0, "rx_csum_ok": number != 5}
+
+
+def test_speed(vm, lan, addresses):
+    """The guest hears of another speed of the link, and nothing else changes."""
+    since = vm.mark()
+    nic.set_speed(vm, "nic6", 2500)
+    vm.wait_console("nic6: link speed 2500 Mbit/s", 10, since)
+    echo(lan, addresses[6])
+    assert "net: nic6" not in vm.console(since)
+
+
+def test_pause(vm, lan, addresses):
+    """While the host takes and gives nothing on one NIC the others serve; then its streams go on."""
+    def carried():
+        device = vm.stats()["devices"]["nic6"]
+        return device["rx_bytes"], device["tx_bytes"]
+
+    def moves():
+        before = carried()
+        time.sleep(0.3)
+        return [now > then for now, then in zip(carried(), before)]
+    with running(lan, addresses[6], "-t", 6, "-P", 4, "--bidir") as client:
+        start = carried()
+        wait_for(lambda: min(now - then for now, then in zip(carried(), start)) > 5_000_000, 15, "traffic")
+        since = vm.mark()
+        nic.pause(vm, "nic6")
+        wait_for(lambda: moves() == [False, False], 10, "the NIC stands still")
+        still = carried()
+        echo(lan, addresses[0])
+        assert carried() == still
+        nic.pause(vm, "nic6", False)
+        wait_for(lambda: min(now - then for now, then in zip(carried(), still)) > 5_000_000, 15,
+                 "traffic again")
+        report = client.result()
+    assert all(report.streams)
+    assert not re.search(r"given up|error: |nic6: ", vm.console(since))
+    dropped = vm.stats()["devices"]["nic6"]
+    assert dropped["rx_sections_outstanding"] == 0
 
 
 def test_strong_host(vm, lan, addresses):
