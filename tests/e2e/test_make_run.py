@@ -12,12 +12,31 @@ import pytest
 
 from dunlin import check_iperf
 from hvlib import iperf
-from support import ROOT, free_port
+from support import ROOT, free_port, hv, wait_for
 
 
 def heed_interrupts():
     """A shell that starts the tests in the background has them ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def check_another_nic():
+    """tools/hv finds this VM without being told its name: a NIC comes, serves and goes."""
+    port = free_port()
+
+    def serves():
+        try:
+            return iperf.client("127.0.0.1", "-t", 1, port=port, timeout=20)
+        except iperf.IperfError:
+            return None  # it has no address yet
+    status, text = hv("nic", "add", "--forward", f"{port}:5201")
+    assert status == 0, text
+    wait_for(serves, 20, "the new NIC serves")
+    check_iperf(None, seconds=1, port=port)
+    assert "nic1: " in hv("nic", "list")[1]
+    status, text = hv("nic", "remove", "nic1")
+    assert status == 0, text
+    assert "nic1: " not in hv("nic", "list")[1]
 
 
 @pytest.mark.parametrize("how", ["group", "make"])
@@ -42,6 +61,7 @@ def test_make_run(how):
             assert typed == f"iperf3 -c 127.0.0.1 -p {port}"
             for options in ([], ["-R"], ["-P", 8], ["-P", 8, "-R"]):
                 check_iperf(None, *options, seconds=1, port=port)
+            check_another_nic()
         finally:
             if how == "group":
                 os.killpg(make.pid, signal.SIGINT)
