@@ -2,6 +2,8 @@
 """NICs are added and removed while the machine works: under load, and as administrators do it. Needs root
 for the tap."""
 
+import contextlib
+import socket
 import subprocess
 import time
 
@@ -9,7 +11,8 @@ import pytest
 
 import hotplug
 from dunlin import check_iperf
-from hvlib import iperf
+from hvlib import iperf, nic
+from hvlib.vm import Forward
 from support import check_steady, free_port, hv, wait_for
 
 ROUNDS = 200
@@ -56,16 +59,37 @@ def unreachable(port):
     return False
 
 
+def seconds_to_serve(vm):
+    """Adds a NIC and removes it; how long it took from device_add until the iperf3 service answered by it."""
+    port = free_port()
+
+    def answers():
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 0.3) as sock:
+            sock.sendall(b"c" * 36 + b"\0")  # how an iperf3 client begins
+            return sock.recv(1)
+        return None
+    quick = nic.prepare(vm, name="quick", forwards=[Forward(port, 5201)])
+    start = time.monotonic()
+    nic.plug(vm, quick)
+    wait_for(answers, 10, "an answer of the service")
+    seconds = time.monotonic() - start
+    nic.remove(vm, "quick")
+    return seconds
+
+
 def test_lost_access(boot):
-    """The only NIC is gone. Another one is added, and the service is there again, by its address."""
+    """The only NIC is gone. Another one is added, and the service is there again, by its address, within a
+    second (of several tries, for the machine may be busy)."""
     vm = boot.dunlin(vcpus=2)
     check_iperf(vm, seconds=1)
     hv_nic(vm, "remove", "nic0")
     assert unreachable(vm.port)
-    port, since, start = free_port(), vm.mark(), time.monotonic()
+    times = [seconds_to_serve(vm) for _ in range(5)]
+    print(f"served after {', '.join(f'{t:.2f}' for t in times)} s")
+    assert min(times) < 1
+    port, since = free_port(), vm.mark()
     hv_nic(vm, "add", "--name", "office", "--forward", f"{port}:5201")
     vm.wait_console(r"net: nic\d: address 10\.0\.", 10, since)
-    assert time.monotonic() - start < 3  # a second when nothing else keeps the machine busy
     for options in ([], ["-R"]):
         check_iperf(vm, *options, seconds=1, port=port)
     assert "office" in hv_nic(vm, "list")
