@@ -209,6 +209,11 @@ def change_network(vm, name):
     vm.qmp("qom-set", path=path_of(vm, name), property="network-change", value=True)
 
 
+def set_send_table(vm, name, channels):
+    """By which channels the guest is asked to send, in turn, by its flows' hashes; it is told at once."""
+    vm.qmp("qom-set", path=path_of(vm, name), property="send-table", value=",".join(map(str, channels)))
+
+
 def pause(vm, name, paused=True):
     """The host neither takes nor gives anything until the NIC is resumed (paused=False)."""
     vm.qmp("qom-set", path=path_of(vm, name), property="paused", value=paused)

@@ -23,6 +23,8 @@ def add_parser(commands):
     speed = _action(actions, "speed", "change the speed of the link, which the guest is told")
     speed.add_argument("mbit", type=int, metavar="MBIT", help="Mbit/s")
     _action(actions, "network", "tell the guest that another network is behind the NIC")
+    table = _action(actions, "send-table", "ask the guest to send by these channels, by hash in turn")
+    table.add_argument("channels", type=int, nargs="+", metavar="CHANNEL", help="0 is the first")
     _action(actions, "pause", "stop serving a NIC: nothing goes in or out")
     _action(actions, "resume", "serve a paused NIC again")
     _add_impair(actions)
@@ -105,6 +107,8 @@ def run(args, find):
         nic.set_speed(vm, args.nic, args.mbit)
     elif args.action == "network":
         nic.change_network(vm, args.nic)
+    elif args.action == "send-table":
+        nic.set_send_table(vm, args.nic, args.channels)
     elif args.action in ("pause", "resume"):
         nic.pause(vm, args.nic, args.action == "pause")
     else:

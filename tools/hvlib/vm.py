@@ -325,7 +325,7 @@ class Vm:
             self._writer = ConsoleWriter(self.folder / "console.sock")
         self._writer.send_line(text)
 
-    def command(self, line, pattern, timeout=10):
+    def command(self, line, pattern, timeout=30):
         """Types a line and waits for a console line that matches; returns the match."""
         since = self.mark()
         self.send_line(line)

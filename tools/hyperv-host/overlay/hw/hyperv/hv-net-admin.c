@@ -1,7 +1,8 @@
 /*
  * What an administrator does to a living NIC: another speed of its link,
- * another network behind it, a pause.  Properties, set over QMP at any time
- * (the first also on the command line); the link itself is QEMU's set_link.
+ * another network behind it, another table of the channels that it is to send
+ * on, a pause.  Properties, set over QMP at any time (the first also on the
+ * command line); the link itself is QEMU's set_link.
  *
  * Everything runs in the main loop under the BQL.
  *
@@ -11,6 +12,7 @@
 #include "qemu/osdep.h"
 #include "qapi/error.h"
 #include "qapi/visitor.h"
+#include "qemu/cutils.h"
 #include "hv-net.h"
 
 #define LINK_SPEED_DEFAULT  10000u
@@ -79,6 +81,56 @@ static void network_change_set(Object *obj, bool value, Error **errp)
 }
 
 /*
+ * Send indirection table
+ */
+
+static char *send_table_get(Object *obj, Error **errp)
+{
+    HvNet *s = HV_NET(obj);
+    GString *text = g_string_new(NULL);
+    uint32_t i;
+
+    for (i = 0; s->session.subchannels && i < HV_NET_SEND_TABLE; i++) {
+        g_string_append_printf(text, "%s%u", i ? "," : "",
+                               s->session.send_table[i]);
+    }
+    return g_string_free(text, false);
+}
+
+/* Channels, repeated until the table is full. */
+static void send_table_set(Object *obj, const char *value, Error **errp)
+{
+    HvNet *s = HV_NET(obj);
+    g_auto(GStrv) words = g_strsplit(value, ",", HV_NET_SEND_TABLE + 1);
+    uint32_t count = g_strv_length(words), i;
+    unsigned int channel[HV_NET_SEND_TABLE];
+
+    if (!VMBUS_DEVICE(s)->channels || !s->session.subchannels ||
+        !vmbus_channel_usable(hv_net_primary(s))) {
+        error_setg(errp, "the guest has not asked for channels");
+        return;
+    }
+    if (!count || count > HV_NET_SEND_TABLE) {
+        error_setg(errp, "send-table has to have 1 to %u channels",
+                   HV_NET_SEND_TABLE);
+        return;
+    }
+    for (i = 0; i < count; i++) {
+        if (qemu_strtoui(words[i], NULL, 10, &channel[i]) ||
+            channel[i] > s->session.subchannels) {
+            error_setg(errp, "channels of send-table have to be 0 to %u",
+                       s->session.subchannels);
+            return;
+        }
+    }
+    for (i = 0; i < HV_NET_SEND_TABLE; i++) {
+        s->session.send_table[i] = channel[i % count];
+    }
+    s->session.send_table_due = true;
+    vmbus_channel_kick(hv_net_primary(s));
+}
+
+/*
  * Pause
  */
 
@@ -115,6 +167,10 @@ void hv_net_admin_class_init(ObjectClass *klass)
                                    network_change_set);
     object_class_property_set_description(klass, "network-change",
                                           "on: the guest is told of one");
+    object_class_property_add_str(klass, "send-table", send_table_get,
+                                  send_table_set);
+    object_class_property_set_description(klass, "send-table",
+                                          "channels for the guest to send on");
     object_class_property_add_bool(klass, "paused", paused_get, paused_set);
     object_class_property_set_description(klass, "paused",
                                           "on: neither sends nor receives");

@@ -206,6 +206,9 @@ static void nvsp_subchannel(HvNet *s, const NvspMessage *msg,
     s->session.subchannels_requested = true;
     s->session.subchannels = msg->subchannel.count;
     s->session.send_table_due = msg->subchannel.count > 0;
+    for (i = 0; i < HV_NET_SEND_TABLE; i++) {
+        s->session.send_table[i] = i % (1 + msg->subchannel.count);
+    }
     hv_net_sections_share_out(s);
     for (i = 1; i <= msg->subchannel.count; i++) {
         vmbus_channel_offer(hv_net_channel(s, i));
@@ -215,7 +218,8 @@ static void nvsp_subchannel(HvNet *s, const NvspMessage *msg,
 }
 
 /*
- * Which channel to send on, by hash: told once all subchannels are open.
+ * Which channel to send on, by hash: told once all subchannels are open, and
+ * whenever an administrator has changed it.
  * Hosts that speak NVSP 6 at most may put the table behind a message of the
  * newer length, and give the offset of one of the older.
  */
@@ -244,7 +248,7 @@ void hv_net_send_table(HvNet *s)
     stl_le_p(msg + 4, HV_NET_SEND_TABLE);
     stl_le_p(msg + 8, old ? NVSP_OLD_MESSAGE_BYTES : offset);
     for (i = 0; i < HV_NET_SEND_TABLE; i++) {
-        stl_le_p(msg + offset + 4 * i, i % (1 + s->session.subchannels));
+        stl_le_p(msg + offset + 4 * i, s->session.send_table[i]);
     }
     vmbus_ring_put(chan, &desc, sizeof(desc), msg,
                    offset + 4 * HV_NET_SEND_TABLE);

@@ -192,6 +192,7 @@ struct HvNet {
         bool subchannels_requested;
         uint32_t subchannels;   /* granted */
         bool send_table_due;    /* as soon as all of them are open */
+        uint8_t send_table[HV_NET_SEND_TABLE];  /* channels */
         MACAddr mac;            /* as the guest sees it now */
         bool told_link_down;
         int64_t told_link_ms;   /* when, 0 never */
