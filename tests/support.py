@@ -30,7 +30,7 @@ def free_port():
 def hv(*arguments, typed=""):
     """Runs tools/hv with `typed` as its input; returns (exit status, all it printed)."""
     done = subprocess.run([ROOT / "tools/hv", *map(str, arguments)], input=typed, text=True,
-                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=100, check=False)
+                          stdout=subprocess.PIPE, stderr=subprocess.STDOUT, timeout=200, check=False)
     return done.returncode, done.stdout
 
 
@@ -78,12 +78,15 @@ def check_totals(sent, received, streams, carried=None, part=0.01):
         assert sent <= carried, f"{sent} bytes sent, {carried} left"
 
 
-def check_echo(tapnet, address, size):
-    """Sends noise to a guest's echo service by TCP, from inside a namespace; all of it has to come
-    back as it was."""
+def check_echo(tapnet, address, size, port=7):
+    """Sends noise to a guest's echo service by TCP, from inside a namespace (None: from here); all of it
+    has to come back as it was."""
     data, back, sent = os.urandom(size), bytearray(), 0
-    deadline = time.monotonic() + 60
-    with tapnet.enter(lambda: socket.create_connection((address, 7), timeout=20)) as sock:
+    deadline = time.monotonic() + 120
+
+    def connect():
+        return socket.create_connection((address, port), timeout=60)
+    with tapnet.enter(connect) if tapnet else connect() as sock:
         sock.setblocking(False)
         while len(back) < size:
             assert time.monotonic() < deadline, f"{sent} sent, {len(back)} came back"

@@ -4,6 +4,7 @@
 import json
 import math
 import re
+import subprocess
 import time
 
 from hvlib import iperf
@@ -11,6 +12,7 @@ from support import check_steady, check_totals, wait_for
 
 # As many objects as before may lie in a slab more of each of the heap's 19 sizes (kernel/heap.c).
 HEAP_RESERVE = 19 * 16
+BUFFER = 65536  # what iperf3 sends repeats after so many bytes (net/services/iperf3/stream.c)
 
 
 def address(vm):
@@ -25,13 +27,13 @@ def stats(vm):
 
 def memory(vm):
     """The guest's memory in use: heap objects, heap bytes, pages outside the heap, pages of the heap."""
-    vm.wait_console(r"address fe80::", 20)  # a second after the start it has joined a group for it
+    vm.wait_console(r"address fe80::", 60)  # a second after the start it has joined a group for it
     numbers = stats(vm)["memory"]
     return numbers["heap_objects"], numbers["heap_bytes"], (
         numbers["pages"] - numbers["free_pages"] - numbers["heap_pages"]), numbers["heap_pages"]
 
 
-def wait_memory(vm, before, timeout=60, reserve=HEAP_RESERVE):
+def wait_memory(vm, before, timeout=120, reserve=HEAP_RESERVE):
     """Waits until the guest has given back all that it has taken since `before`, to the page; only the
     heap may keep up to `reserve` pages more for no more objects. (A closed connection stays for seconds,
     one whose other end says nothing more for 20. Printing its numbers keeps core 0 busy: not too often.
@@ -61,7 +63,20 @@ def transmitted(vm):
 def wait_traffic(vm, megabytes=1):
     """Waits until so much more has reached the guest: a test is running."""
     start = received(vm)
-    wait_for(lambda: received(vm) > start + megabytes * 1_000_000, 15, "traffic into the guest")
+    wait_for(lambda: received(vm) > start + megabytes * 1_000_000, 30, "traffic into the guest")
+
+
+def check_bulk(address, folder, port=5201, prefix=()):
+    """What a client receives from the iperf3 service is the service's one buffer over and over."""
+    got = folder / "received"
+    subprocess.run([*prefix, "iperf3", "-c", address, "-p", str(port), "-R", "-n", "32M", "-F", got],
+                   stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, timeout=120, check=True)
+    data = got.read_bytes()
+    assert len(data) >= 16 << 20
+    assert len(set(data[:BUFFER])) == 256
+    whole = len(data) // BUFFER
+    assert data[:whole * BUFFER] == data[:BUFFER] * whole
+    assert data[whole * BUFFER:] == data[:len(data) - whole * BUFFER]
 
 
 def check_iperf(vm, *options, seconds, **client):

@@ -2,23 +2,28 @@
 """The witness: Debian's unmodified Linux with its own hv_vmbus and hv_netvsc accepts the emulated
 host. What it negotiates, complains about and moves keeps the host honest."""
 
+import concurrent.futures
+import contextlib
+import os
 import re
+import socket
 
 import pytest
 
 from hvlib import iperf
 from hvlib.vm import Forward
 from linux import Linux, spec_fields
-from support import check_steady, free_port
+from support import check_echo, check_steady, free_port
 
 VERSIONS = {"5.0": 0x50000, "4.0": 0x40000, "3.0": 0x30000, "2.4": 0x20004}
 
 
 def boot_linux(booter, **fields):
-    """Boots the guest on user networking; guest.port leads to its iperf3."""
-    port = free_port()
-    guest = Linux(booter.start(**spec_fields(forwards=[Forward(port, 5201)], **fields)))
-    guest.port = port
+    """Boots the guest on user networking; guest.port leads to its iperf3, guest.echo to its echo."""
+    port, echo = free_port(), free_port()
+    guest = Linux(booter.start(**spec_fields("peer=on", forwards=[Forward(port, 5201), Forward(echo, 7)],
+                                             **fields)))
+    guest.port, guest.echo = port, echo
     return guest
 
 
@@ -29,6 +34,17 @@ def check_iperf(guest, *options, seconds=1):
                           one_off_server=True)
     assert report.received_bytes > 1_000_000
     check_steady(report, seconds)
+
+
+@contextlib.contextmanager
+def calling(guest, server, command):
+    """The connection that a command in the guest makes to `server`; then waits for the command's end."""
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        done = pool.submit(guest.check, command, 120)
+        with server.accept()[0] as sock:
+            sock.settimeout(60)
+            yield sock
+        done.result()
 
 
 @pytest.fixture(scope="module", params=[1, 2, 4], ids=lambda n: f"vcpus{n}")
@@ -75,10 +91,38 @@ def test_checksum_offloads_on(guest):
     assert re.search(r"^tx-checksumming: on", features, re.M), features
 
 
+def test_large_sends_are_cut(guest):
+    """User networking takes none as they are. What arrives is what was sent, both ways."""
+    guest.check("until netstat -ltn | grep -q ':7 '; do sleep 0.1; done")
+    before = guest.vm.stats()["devices"]["nic0"]
+    check_echo(None, "127.0.0.1", 4 << 20, port=guest.echo)
+    after = guest.vm.stats()["devices"]["nic0"]
+    large = after["tx_large"] - before["tx_large"]
+    assert after["tx_large_segments"] - before["tx_large_segments"] > 2 * large > 40
+
+
+def test_large_sends_are_cut_ip6(guest):
+    """Noise to the guest and back; there are no forwarded ports, so it calls us."""
+    noise = os.urandom(4 << 20)
+    before = guest.vm.stats()["devices"]["nic0"]["tx_large"]
+    guest.check("echo 0 >/proc/sys/net/ipv6/conf/eth0/accept_dad; ip -6 address add fec0::77/64 dev eth0")
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as server:
+        server.settimeout(60)
+        call = f"nc fec0::2 {server.getsockname()[1]}"
+        with calling(guest, server, f"{call} >/tmp/noise </dev/null") as sock:
+            sock.sendall(noise)
+        with calling(guest, server, f"{call} </tmp/noise") as sock:
+            back = bytearray()
+            while part := sock.recv(1 << 20):
+                back += part
+    assert back == noise
+    assert guest.vm.stats()["devices"]["nic0"]["tx_large"] > before + 20
+
+
 def test_link_flap(guest):
     for up in (False, True):
         guest.vm.qmp("set_link", name="nic0", up=up)
-        guest.check(f"for i in $(seq 100); do [ $(cat /sys/class/net/eth0/carrier) = {int(up)} ] "
+        guest.check(f"for i in $(seq 300); do [ $(cat /sys/class/net/eth0/carrier) = {int(up)} ] "
                     "&& exit 0; sleep 0.1; done; exit 1")
     guest.check("ping -c 2 -W 5 10.0.2.2")
 
@@ -88,7 +132,7 @@ def test_reload_driver(guest):
         guest.check("rmmod hv_netvsc")
         assert guest.run("test -e /sys/class/net/eth0")[0] != 0
         guest.check("modprobe hv_netvsc")
-        guest.check("for i in $(seq 100); do [ -e /sys/class/net/eth0 ] && exit 0; sleep 0.1; "
+        guest.check("for i in $(seq 300); do [ -e /sys/class/net/eth0 ] && exit 0; sleep 0.1; "
                     "done; exit 1")
         guest.check("ip link set eth0 up && udhcpc -q -n -t 10 -T 1 -i eth0 -s /etc/udhcpc.script")
         guest.check("ping -c 2 -W 5 10.0.2.2")
