@@ -62,7 +62,7 @@ class Booter:
         _watched[vm] = 0
         return vm
 
-    def dunlin(self, timeout=60, **fields):
+    def dunlin(self, timeout=120, **fields):
         """Boots Dunlin and waits until it serves. vm.port leads to its iperf3 (user NIC)."""
         port = free_port()
         if "nics" not in fields:

@@ -19,7 +19,7 @@ def main():
     resource.setrlimit(resource.RLIMIT_NOFILE, (count + 100, count + 100))
     socks = []
     for _ in range(count):
-        sock = socket.create_connection((address, 7), timeout=20)
+        sock = socket.create_connection((address, 7), timeout=60)
         sock.settimeout(None)
         sock.setblocking(False)
         socks.append(sock)
@@ -30,9 +30,9 @@ def main():
         left[sock], got[sock] = pattern(number, size), b""
         chosen.register(sock, selectors.EVENT_READ | selectors.EVENT_WRITE, number)
     while chosen.get_map():
-        events = chosen.select(20)
+        events = chosen.select(60)
         if not events:
-            sys.exit("nothing for 20 s")
+            sys.exit("nothing for 60 s")
         for key, mask in events:
             sock = key.fileobj
             if mask & selectors.EVENT_READ:

@@ -23,7 +23,7 @@ def bench(*arguments):
     """Runs the benchmark; returns (exit status, all it printed)."""
     done = subprocess.run([ROOT / "tools/bench/bench", *map(str, arguments)], text=True,
                           check=False, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                          stderr=subprocess.STDOUT, timeout=300)
+                          stderr=subprocess.STDOUT, timeout=600)
     return done.returncode, done.stdout
 
 

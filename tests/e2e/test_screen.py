@@ -100,7 +100,7 @@ def test_eight_cores_and_panic(boot, screen):
     assert len(turns) == 8 and all(turns), turns
     assert connected(vm)
     vm.send_line("stats\npanic")
-    vm.wait_console("dunlin: stopped", 20)
+    vm.wait_console("dunlin: stopped", 60)
     printed = vm.console()
     assert json.loads(re.findall(r"dunlin: stats: (\{.*\})\n", printed)[-1])["cores"]
     assert printed.rindex("dunlin: stats:") < printed.index("dunlin: panic: ")

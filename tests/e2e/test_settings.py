@@ -9,6 +9,7 @@ import pytest
 
 from dunlin import address, check_iperf, memory, wait_memory
 from hvlib.tapnet import TapNet
+from icmp import check_ping
 from support import wait_for
 
 CONFIG = """[log]
@@ -52,7 +53,7 @@ def nic(vm):
 
 def test_what_it_says(vm):
     # As many sections as fit into 256k and 128k.
-    vm.wait_console("nic0: .*, MTU 9000, 28 receive and 21 send sections,", 5)
+    vm.wait_console("nic0: .*, MTU 9000, 28 receive and 21 send sections,", 60)
     console = vm.console()
     assert "dunlin: ready: iperf3 on 10.77.0.50 port 5300" in console
     assert "net: nic0: address 10.77.0.50/24, gateway 10.77.0.1" in console
@@ -69,9 +70,7 @@ def test_what_the_host_sees(vm):
 
 
 def test_ping_of_a_whole_jumbo_frame(vm, lan):
-    done = lan.run("ping", "-n", "-q", "-M", "do", "-c", 5, "-i", "0.2", "-W", 5, "-s", 8972,
-                   address(vm))
-    assert " 0% packet loss" in done.stdout, done.stdout
+    check_ping(lan, address(vm), size=8972, whole=True)
 
 
 @pytest.mark.parametrize("options", [[], ["-P", 8], ["-R"], ["-P", 8, "-R"]],
@@ -94,15 +93,17 @@ def test_client_that_vanishes(vm, lan):
                        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     with client:
         try:
-            wait_for(lambda: nic(vm)["tx_bytes"] > sent + 5_000_000, 15, "traffic")
+            wait_for(lambda: nic(vm)["tx_bytes"] > sent + 5_000_000, 30, "traffic")
+            last = time.monotonic()
             lan.run("ip", "link", "set", "tap0", "down")
             cut = time.monotonic()
-            vm.wait_console(r"iperf3: test of 10\.77\.0\.1:\d+ given up: ", GIVEN_UP + 10, since)
-            silent = time.monotonic() - cut
+            vm.wait_console(r"iperf3: test of 10\.77\.0\.1:\d+ given up: ", GIVEN_UP + 30, since)
+            end = time.monotonic()
         finally:
             client.kill()
             lan.run("ip", "link", "set", "tap0", "up")
-    assert GIVEN_UP - 5 < silent < GIVEN_UP + 3, f"given up after {silent:.1f} s"
+    # It stands still now and then if the machine is busy.
+    assert end - last > GIVEN_UP - 5 and end - cut < GIVEN_UP + 10, f"given up after {end - cut:.1f} s"
     wait_memory(vm, before)
     measure(vm, lan, "-R")
 
@@ -110,5 +111,5 @@ def test_client_that_vanishes(vm, lan):
 def test_panic_restarts(vm):
     """Last, for it ends the machine: the runner lets no machine start again."""
     vm.send_line("panic")
-    assert vm.wait_exit(20) == "guest-reset"
+    assert vm.wait_exit(60) == "guest-reset"
     assert "dunlin: panic: core 0: " in vm.console()

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: BSD-2-Clause
 """tools/image, the tap namespaces, the control socket: what they make, refuse and leave behind."""
 
+import select
 import socket
 import subprocess
 import sys
@@ -96,6 +97,10 @@ def test_host_that_ends_while_it_is_called(tmp_path):
     listener = socket.socket(socket.AF_UNIX)
     listener.bind(str(path))
     listener.listen()
-    threading.Timer(0.3, listener.close).start()
+
+    def end_when_called():
+        select.select([listener], [], [], 30)
+        listener.close()
+    threading.Thread(target=end_when_called).start()
     with pytest.raises(HvError, match="closed its control socket"):
         Qmp(path)

@@ -66,13 +66,13 @@ class Cable:
     """The other end of QEMU's -netdev socket: each frame after its length."""
 
     def __init__(self, port):
-        self.sock = socket.create_connection(("127.0.0.1", port), timeout=10)
+        self.sock = socket.create_connection(("127.0.0.1", port), timeout=30)
         self.file = self.sock.makefile("rb")
 
     def send(self, frame):
         self.sock.sendall(struct.pack("!I", len(frame)) + frame)
 
-    def receive(self, wanted, timeout=10):
+    def receive(self, wanted, timeout=30):
         """The next frame for which wanted(frame) is true."""
         deadline = time.monotonic() + timeout
         while time.monotonic() < deadline:
@@ -99,7 +99,7 @@ def vm(module_boot, port, tmp_path_factory):
     vm = module_boot.dunlin(vcpus=1, config=config, forwards=[Forward(outside, 5201)],
                             nics=[f"socket:listen=127.0.0.1:{port}", "user"])
     vm.port = outside
-    vm.wait_console(r"net: nic1: address 10\.0\.3\.15/24", 20)
+    vm.wait_console(r"net: nic1: address 10\.0\.3\.15/24", 60)
     return vm
 
 
@@ -115,7 +115,7 @@ def test_addresses(vm):
     """The address of dunlin.conf is the first NIC's, the MTU everyone's."""
     assert address(vm) == GUEST
     for nic in ("nic0", "nic1"):
-        vm.wait_console(f"{nic}: 00:15:5d:44:4c:0{nic[-1]}, NVSP 6.1, MTU 1300,", 5)
+        vm.wait_console(f"{nic}: 00:15:5d:44:4c:0{nic[-1]}, NVSP 6.1, MTU 1300,", 30)
     assert " debug: " in vm.console()
 
 
@@ -163,7 +163,7 @@ def test_udp_checksum(cable):
 
 def test_udp_checksum_ip6(vm, cable):
     """And over IPv6; first the guest asks who we are."""
-    vm.wait_console(f"net: nic0: address {GUEST6}", 20)
+    vm.wait_console(f"net: nic0: address {GUEST6}", 60)
     datagram = struct.pack("!HHHH", 40001, 7, 8 + 301, 0) + os.urandom(301)
     cable.send(ipv6(17, datagram, 6))
     question = cable.receive(lambda f: f[12:14] == b"\x86\xdd" and f[20] == 58 and f[54] == 135 and

@@ -3,23 +3,29 @@
 (`hv nic impair`, tools/hvlib/wire.py). Needs root for the tap. The settings are tried with ping,
 where the right result is known; iperf3 has to live with them."""
 
-import re
 import subprocess
+import time
 
 import pytest
 
 from dunlin import address, check_iperf
 from hvlib import HvError, iperf, wire
 from hvlib.vm import READY
+from icmp import check_ping, ping
 from support import ROOT, hv, wait_for
+
+
+MAC = "00:15:5d:44:4c:7b"
 
 
 @pytest.fixture(scope="module")
 def guest(module_boot, tapnet):
     # frames are counted: no neighbour discovery between them
     tapnet.run("sh", "-c", "echo 1 >/proc/sys/net/ipv6/conf/tap0/disable_ipv6")
-    return module_boot.dunlin(vcpus=1, memory=256, nics=["tap:tap0"], netns=tapnet.name,
-                              allow_reboot=True)
+    vm = module_boot.dunlin(vcpus=1, memory=256, nics=[f"tap:tap0,mac={MAC}"], netns=tapnet.name,
+                            allow_reboot=True)
+    tapnet.run("ip", "neigh", "replace", address(vm), "lladdr", MAC, "dev", "tap0", "nud", "permanent")
+    return vm
 
 
 @pytest.fixture
@@ -39,16 +45,6 @@ def gained(vm, side, before):
     return {name: value - before[name] for name, value in counters(vm, side).items()}
 
 
-def ping(vm, tapnet, count, *options):
-    """Sends pings; returns (answers, duplicate answers, smallest and average ms, output)."""
-    done = tapnet.run("ping", "-n", "-c", count, *options, address(vm), timeout=90)
-    received = int(re.search(r"(\d+) received", done.stdout)[1])
-    twice = re.search(r"\+(\d+) duplicates", done.stdout)
-    times = re.search(r"= ([\d.]+)/([\d.]+)/", done.stdout)
-    return (received, int(twice[1]) if twice else 0,
-            *(map(float, times.group(1, 2)) if times else (None, None)), done.stdout)
-
-
 def impair(vm, *arguments):
     """tools/hv nic impair nic0 ...; returns (exit status, all it printed)."""
     return hv("nic", "impair", "nic0", "--name", vm.name, *arguments)
@@ -56,32 +52,41 @@ def impair(vm, *arguments):
 
 def test_off_counts_nothing(vm, tapnet):
     before = [counters(vm, side) for side in ("to_guest", "from_guest")]
-    assert ping(vm, tapnet, 5, "-i", "0.02")[0] == 5
+    check_ping(tapnet, address(vm))
     assert before == [counters(vm, side) for side in ("to_guest", "from_guest")]
+
+
+def ping_until_quick(vm, tapnet, most):
+    """Pings until one has taken less than `most` ms, for that depends on what else the machine does.
+    Returns how long each took."""
+    times = []
+    deadline = time.monotonic() + 30
+    while not times or min(times) > most:
+        assert time.monotonic() < deadline, f"none within {most} ms: {times}"
+        times += ping(tapnet, address(vm), 5).times
+    return times
 
 
 @pytest.mark.parametrize("sides, least", [(["to-guest"], 30), (["from-guest"], 30),
                                           (wire.SIDES, 60)], ids=["to-guest", "from-guest", "both"])
 def test_delay(vm, tapnet, sides, least):
     """It is there, once for each direction, and gone when it is switched off."""
-    plain = ping(vm, tapnet, 10, "-i", "0.1")
     wire.impair(vm, sides=sides, delay=30)
-    slow = ping(vm, tapnet, 10, "-i", "0.1")
-    assert plain[0] == slow[0] == 10
-    assert slow[2] >= least, slow[4]
-    # The smallest one bears a busy machine best.
-    assert slow[2] <= least + plain[3] + 15, (plain[4], slow[4])
+    slow = ping_until_quick(vm, tapnet, least + 15)
+    assert min(slow) >= least, slow
     wire.off(vm)
-    assert ping(vm, tapnet, 10, "-i", "0.1")[2] < 20
+    ping_until_quick(vm, tapnet, 60)
 
 
 @pytest.mark.parametrize("side", wire.SIDES)
 def test_loss(vm, tapnet, side):
     """What ping misses is what the wire has lost."""
     wire.impair(vm, sides=[side], loss=20, seed=7)
-    before = counters(vm, side.replace("-", "_"))
-    received = ping(vm, tapnet, 300, "-i", "0.005", "-W", 1)[0]
-    after = gained(vm, side.replace("-", "_"), before)
+    name = side.replace("-", "_")
+    before = counters(vm, name)
+    received = ping(tapnet, address(vm), 300, interval=0.005, done=lambda answers: (
+        answers.received + gained(vm, name, before)["lost"] >= 300)).received
+    after = gained(vm, name, before)
     assert 30 <= after["lost"] <= 90
     # ARP and DHCP are frames too, but there are few of them.
     assert 0 <= after["frames"] - 300 <= 10
@@ -92,12 +97,14 @@ def test_same_seed_same_losses(vm, tapnet):
     """The n-th frame's fate is that of the n-th frame of the run before."""
     def lost():
         wire.impair(vm, sides=["to-guest"], loss=30, seed=42)
-        output = ping(vm, tapnet, 60, "-i", "0.02", "-W", 1)[4]
-        return set(range(1, 61)) - {int(n) for n in re.findall(r"icmp_seq=(\d+)", output)}
+        before = counters(vm, "to_guest")
+        answers = ping(tapnet, address(vm), 60, done=lambda answers: (
+            answers.received + gained(vm, "to_guest", before)["lost"] >= 60))
+        return set(range(1, 61)) - set(answers.sequence)
     runs = []
-    for _ in range(3):  # an ARP request between two pings shifts all that follow
+    for _ in range(3):  # an ARP packet of the guest's between two pings shifts all that follow
         wire.off(vm)
-        ping(vm, tapnet, 1)
+        check_ping(tapnet, address(vm), 1)
         runs.append(lost())
     assert 5 < len(runs[0]) < 40
     assert runs[0] in runs[1:] or runs[1] == runs[2], runs
@@ -105,28 +112,29 @@ def test_same_seed_same_losses(vm, tapnet):
 
 @pytest.mark.parametrize("side", wire.SIDES)
 def test_duplicate(vm, tapnet, side):
+    name = side.replace("-", "_")
     wire.impair(vm, sides=[side], duplicate=50, seed=7)
-    before = counters(vm, side.replace("-", "_"))
-    received, twice = ping(vm, tapnet, 100, "-i", "0.02")[:2]
-    after = gained(vm, side.replace("-", "_"), before)
-    assert received == 100
-    assert 25 <= after["duplicated"] <= 75
-    assert 0 <= after["duplicated"] - twice <= 5
+    before = counters(vm, name)
+    answers = ping(tapnet, address(vm), 100, done=lambda answers: (
+        answers.received == 100 and answers.twice >= gained(vm, name, before)["duplicated"] - 5))
+    duplicated = gained(vm, name, before)["duplicated"]
+    assert answers.received == 100
+    assert 25 <= duplicated <= 75
+    assert 0 <= duplicated - answers.twice <= 5
 
 
 def test_reorder(vm, tapnet):
     """Overtaken by the next three, or late by 10 ms if they do not come."""
     wire.impair(vm, sides=["to-guest"], reorder=10, seed=7)
     before = counters(vm, "to_guest")
-    output = ping(vm, tapnet, 300, "-i", "0.002")[4]
-    sequence = [int(n) for n in re.findall(r"icmp_seq=(\d+)", output)]
+    sequence = ping(tapnet, address(vm), 300, burst=30).sequence
     after = gained(vm, "to_guest", before)
     assert sorted(sequence) == list(range(1, 301))
     assert sequence != sorted(sequence)
     assert 10 <= after["reordered"] <= 60
     wire.impair(vm, sides=["to-guest"], reorder=100)
-    alone = ping(vm, tapnet, 5, "-i", "0.2")
-    assert alone[0] == 5 and alone[2] >= 10, alone[4]
+    alone = ping(tapnet, address(vm), 5, interval=0.2)
+    assert alone.received == 5 and min(alone.times) >= 10, alone
 
 
 @pytest.mark.parametrize("options, side", [((), "to-guest"), (("-R",), "from-guest")],
@@ -134,11 +142,13 @@ def test_reorder(vm, tapnet):
 def test_rate(vm, tapnet, options, side):
     """A wire of 20 Mbit/s takes 20 Mbit/s, with little queue: of the others it drops some."""
     wire.impair(vm, sides=[side], rate=20, queue_kib=64)
+    name, start = side.replace("-", "_"), time.monotonic()
     report = iperf.client(address(vm), "-t", 4, *options, prefix=tapnet.command())
-    assert 0.008 < report.gbit_s < 0.0205
-    after = counters(vm, side.replace("-", "_"))
-    assert 0 < after["queued_bytes_peak"]
-    wait_for(lambda: counters(vm, side.replace("-", "_"))["queued_bytes"] == 0, 5, "an empty wire")
+    wait_for(lambda: counters(vm, name)["queued_bytes"] == 0, 20, "an empty wire")
+    # By a clock that stands beside the wire: the two ends' may have started late.
+    most = 20e6 / 8 * (time.monotonic() - start)
+    assert 0.4 * 4 * 20e6 / 8 < report.received_bytes < most, report.received_bytes
+    assert 0 < counters(vm, name)["queued_bytes_peak"]
 
 
 def test_queue_is_bounded(vm, tapnet):
@@ -146,7 +156,8 @@ def test_queue_is_bounded(vm, tapnet):
     held arrives."""
     wire.impair(vm, sides=["to-guest"], delay=4000, queue_kib=64)
     before = counters(vm, "to_guest")
-    received = ping(vm, tapnet, 150, "-i", "0.002", "-s", 1400, "-W", 6)[0]
+    received = ping(tapnet, address(vm), 150, burst=150, size=1400, done=lambda answers: (
+        answers.received + gained(vm, "to_guest", before)["overflowed"] >= 150)).received
     after = gained(vm, "to_guest", before)
     assert 35 <= received <= 45  # of 1,442 bytes each
     assert 150 - received <= after["overflowed"] <= 150 - received + 5
@@ -159,9 +170,9 @@ def test_off_lets_everything_arrive(vm, tapnet):
     before = counters(vm, "to_guest")
     with tapnet.popen("ping", "-n", "-c", "1", "-W", "20", address(vm),
                       stdout=subprocess.PIPE, text=True) as process:
-        wait_for(lambda: counters(vm, "to_guest")["queued_frames"], 5, "a frame on the wire")
+        wait_for(lambda: counters(vm, "to_guest")["queued_frames"], 20, "a frame on the wire")
         wire.off(vm)
-        output = process.communicate(timeout=5)[0]
+        output = process.communicate(timeout=30)[0]
     assert "1 received" in output
     assert gained(vm, "to_guest", before)["lost"] == 0
 
@@ -232,19 +243,19 @@ def test_tool(vm):
 
 def test_frames_wait_for_a_guest_that_is_away(vm, tapnet):
     """It restarts while frames are on the wire; they are there when it is back."""
-    wire.impair(vm, sides=["to-guest"], delay=1000)
+    wire.impair(vm, sides=["to-guest"], delay=10_000)
     with tapnet.popen("ping", "-n", "-q", "-c", "30", "-i", "0.02", address(vm),
                       stdout=subprocess.DEVNULL) as process:
-        wait_for(lambda: counters(vm, "to_guest")["queued_frames"] >= 10, 10, "frames on the wire")
+        wait_for(lambda: counters(vm, "to_guest")["queued_frames"] >= 10, 20, "frames on the wire")
         since = vm.mark()
         vm.qmp("system_reset")
         process.kill()
     wire.off(vm)  # all of them are due
     waiting = counters(vm, "to_guest")["queued_frames"]
     assert waiting >= 10
-    vm.wait_console(READY, 60, since)
-    wait_for(lambda: counters(vm, "to_guest")["queued_frames"] == 0, 10, "an empty wire")
-    assert ping(vm, tapnet, 5, "-i", "0.1")[0] == 5
+    vm.wait_console(READY, 120, since)
+    wait_for(lambda: counters(vm, "to_guest")["queued_frames"] == 0, 20, "an empty wire")
+    check_ping(tapnet, address(vm))
 
 
 @pytest.mark.parametrize("what", ["device_del", "netdev_del"])
@@ -260,7 +271,7 @@ def test_gone_with_frames_on_the_wire(boot, what):
         if what == "device_del":
             wait_for(lambda: "nic0" not in vm.stats()["devices"], 20, "the NIC to go")
         else:
-            wait_for(lambda: counters(vm, "to_guest")["queued_frames"] == 0, 10, "an empty wire")
+            wait_for(lambda: counters(vm, "to_guest")["queued_frames"] == 0, 20, "an empty wire")
         client.terminate()
     assert vm.running()
     vm.command("stats", r"^dunlin: stats: ")

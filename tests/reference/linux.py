@@ -26,12 +26,12 @@ class CommandFailed(Exception):
 class Linux:
     """A running reference guest."""
 
-    def __init__(self, vm, timeout=90):
+    def __init__(self, vm, timeout=180):
         self.vm = vm
         self.sequence = 0
         self.address = vm.wait_console(r"reference: ready ip=(\S*)", timeout)[1].split("/")[0]
 
-    def run(self, command, timeout=30):
+    def run(self, command, timeout=60):
         """Runs a shell command (one line); returns (exit status, output)."""
         self.sequence += 1
         tag = f"{self.sequence}"
@@ -39,7 +39,7 @@ class Linux:
                                 rf"@@begin {tag}\n((?:.*\n)*?)@@end {tag} (\d+)$", timeout)
         return int(match[2]), match[1]
 
-    def check(self, command, timeout=30):
+    def check(self, command, timeout=60):
         """Runs a shell command that must succeed; returns its output without line end."""
         status, output = self.run(command, timeout)
         if status:

@@ -3,16 +3,25 @@
 with what the wire says that it did, and its TCP lives with it. Needs root for the tap."""
 
 import re
+import time
 
 import pytest
 
 from hvlib import iperf, wire
+from icmp import ping
 from linux import Linux, spec_fields
+
+
+MAC = "00:15:5d:44:4c:7c"
 
 
 @pytest.fixture(scope="module")
 def witness(module_boot, tapnet):
-    return Linux(module_boot.start(**spec_fields(vcpus=1, nics=["tap:tap0"], netns=tapnet.name)))
+    guest = Linux(module_boot.start(**spec_fields(vcpus=1, nics=[f"tap:tap0,mac={MAC}"],
+                                                  netns=tapnet.name)))
+    # what is lost is what is counted here, not the search for a neighbour
+    tapnet.run("ip", "neigh", "replace", guest.address, "lladdr", MAC, "dev", "tap0", "nud", "permanent")
+    return guest
 
 
 @pytest.fixture
@@ -32,8 +41,8 @@ def test_delay_both_ways(guest, tapnet):
     wire.impair(guest.vm, delay=25)
     output = guest.check(f"ping -c 5 {tapnet.here()}")
     assert 50 <= float(re.search(r"min/avg/max = ([\d.]+)/", output)[1]) < 90, output
-    output = tapnet.run("ping", "-n", "-c", 5, "-i", "0.2", guest.address).stdout
-    assert 50 <= float(re.search(r"= ([\d.]+)/", output)[1]) < 90, output
+    times = ping(tapnet, guest.address, 10).times
+    assert len(times) == 10 and 50 <= min(times) < 90, times
 
 
 @pytest.mark.parametrize("side", wire.SIDES)
@@ -45,10 +54,13 @@ def test_loss(guest, tapnet, side):
     seen = requests()
     wire.impair(guest.vm, sides=[side], loss=25, seed=3)
     before = counters(guest, side.replace("-", "_"))["lost"]
-    output = tapnet.run("ping", "-n", "-c", 200, "-i", "0.005", "-W", 1, guest.address).stdout
+
+    def lost_now():
+        return counters(guest, side.replace("-", "_"))["lost"] - before
+    answered = ping(tapnet, guest.address, 200, interval=0.005, done=lambda answers: (
+        answers.received + lost_now() >= 200)).received
+    lost = lost_now()
     wire.off(guest.vm)
-    lost = counters(guest, side.replace("-", "_"))["lost"] - before
-    answered = int(re.search(r"(\d+) received", output)[1])
     assert 25 <= lost <= 75
     assert 0 <= lost - (200 - answered) <= 5  # ARP is lost, too
     assert requests() - seen == (answered if side == "to-guest" else 200)
@@ -78,6 +90,9 @@ def test_iperf(guest, tapnet, settings, direction):
 def test_rate(guest, tapnet):
     """A wire of 50 Mbit/s with little queue; and Linux's driver has complained about nothing."""
     wire.impair(guest.vm, rate=50, queue_kib=256)
+    start = time.monotonic()
     report = iperf.client(guest.address, "-t", 4, prefix=tapnet.command(), one_off_server=True)
-    assert 0.03 < report.gbit_s < 0.0505
+    # By a clock that stands beside the wire: the two ends' may have started late.
+    most = 50e6 / 8 * (time.monotonic() - start)
+    assert 0.4 * 4 * 50e6 / 8 < report.received_bytes < most, report.received_bytes
     assert guest.kernel_complaints() == []
