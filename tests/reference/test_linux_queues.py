@@ -116,7 +116,9 @@ def test_another_send_table(guest, tapnet):
     for channels in ([2], [3, 1], range(QUEUES)):
         set_send_table(guest.vm, "nic0", channels)
         counts = [c["tx_packets"] for c in traffic(guest, tapnet, "-t", 1, "-P", 16, "-R")]
-        assert {i for i, count in enumerate(counts) if count > 50} == set(channels), counts
+        used = {i for i, count in enumerate(counts) if count > 50}
+        # One of four may get none of 16 flows.
+        assert used <= set(channels) and len(used) >= min(len(channels), QUEUES - 1), counts
     for wrong, reason in (([QUEUES], "0 to 3"), ([0] * 17, "1 to 16"), ([-1], "0 to 3")):
         with pytest.raises(HvError, match=reason):
             set_send_table(guest.vm, "nic0", wrong)
