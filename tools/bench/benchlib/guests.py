@@ -173,6 +173,7 @@ class Session:
         self.count = count
         self.marks = list(marks)
         self.profile = profile
+        self.congestion = None  # of this machine, when it sends: its default
         self.memory = options.memory
         self.timeout = options.boot_timeout
         self.guests = {name: make(name, number, net, self) for number, name in enumerate(names)}

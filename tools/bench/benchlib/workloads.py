@@ -38,9 +38,11 @@ def load(net, *arguments, seconds):
 
 def transfer(guest, case, net, seconds):
     """iperf3 over TCP."""
+    inward = case.direction == "in"
+    chosen = ["-C", guest.session.congestion] if inward and guest.session.congestion else []
     before = observe.view(guest)
     report = iperf.client(guest.address, "-t", seconds, "-P", case.streams,
-                          *(["-R"] if case.direction == "out" else []), prefix=net.command(),
+                          *([] if inward else ["-R"]), *chosen, prefix=net.command(),
                           timeout=seconds * 3 + 30, one_off_server=guest.one_off_server)
     after = observe.view(guest)
     if not report.received_bytes:
