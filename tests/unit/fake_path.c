@@ -249,6 +249,21 @@ static void step(unsigned count)
     }
 }
 
+// The world stands still, only the clock goes on: what the sender waits for is late.
+static void leap(unsigned count)
+{
+    uint64_t by = sim.path->leap;
+    sim.now += by;
+    sim.busy_until += by;
+    if (sim.path->leap_loses)
+        sim.events = 0;
+    for (unsigned i = 0; i < sim.events; i++)
+        sim.heap[i].at += by;
+    for (unsigned i = 0; i < count; i++)
+        if (sim.receivers[i].ack_at != UINT64_MAX)
+            sim.receivers[i].ack_at += by;
+}
+
 void path_run(const struct path *path, struct flow *flows, unsigned count, uint64_t duration)
 {
     memset(&sim, 0, sizeof(sim));
@@ -262,8 +277,14 @@ void path_run(const struct path *path, struct flow *flows, unsigned count, uint6
         sim.receivers[i].ack_at = UINT64_MAX;
         sim.ask_at[i] = sim.now + flows[i].starts;
     }
-    uint64_t end = sim.now + duration;
+    uint64_t end = sim.now + duration, leap_at = path->leap ? sim.now + path->leap_at : UINT64_MAX;
     for (uint64_t at; (at = next_time(count)) < end;) {
+        if (at >= leap_at) {
+            leap_at = UINT64_MAX;
+            leap(count);
+            end += path->leap;
+            continue;
+        }
         sim.now = at > sim.now ? at : sim.now;
         step(count);
     }

@@ -19,7 +19,10 @@ struct path {
     unsigned reorder; // that are late by some others
     unsigned duplicate;
     unsigned ack_loss;
-    uint64_t nap;    // acknowledgements come only at whole multiples of it, 0: at once
+    uint64_t nap;  // acknowledgements come only at whole multiples of it, 0: at once
+    uint64_t leap; // at time leap_at the machines stand still for so long, but not their clock,
+    uint64_t leap_at;
+    bool leap_loses; // and what was under way is lost
     uint32_t window; // of the receivers, bytes; 0: large
     bool no_sack;
 };

@@ -96,6 +96,23 @@ static void test_shares(void **state)
 
 // Processors that wait for each other: a short round trip was seen once, all others take long. That the
 // path itself holds little must not keep them down to that.
+// A pause of ten minutes in which the clock ran on: one time-out, and it goes on as before.
+static void test_pause(void **state)
+{
+    (void)state;
+    struct path path = {
+        .rate = 100 * MBIT, .queue = 500000, .leap = 600 * TIME_S, .leap_at = TIME_S};
+    for (unsigned reno = 0; reno < 2; reno++) {
+        for (unsigned loses = 0; loses < 2; loses++) {
+            path.leap_loses = loses;
+            struct flow flow = run(path, reno, 4);
+            assert_true(mbit(&flow, 4) > (loses ? 70 : 85));
+            assert_true(flow.recovery.srtt < 100 * TIME_MS);
+            assert_int_equal(flow.recovery.timeouts, 1);
+        }
+    }
+}
+
 static void test_long_naps(void **state)
 {
     (void)state;
@@ -400,6 +417,7 @@ int main(void)
         cmocka_unit_test(test_loss_alone_is_no_reason),
         cmocka_unit_test(test_too_much_loss_is),
         cmocka_unit_test(test_shares),
+        cmocka_unit_test(test_pause),
         cmocka_unit_test(test_long_naps),
         cmocka_unit_test(test_beside_reno),
         cmocka_unit_test(test_reordering),

@@ -15,8 +15,9 @@
 #define STREAMS_TIME (60 * TIME_S)  // for all of its streams to connect
 #define GRACE_TIME (40 * TIME_S)    // beyond the test's length until it says TEST_END
 #define SILENCE_TIME (120 * TIME_S) // without a byte on any stream while the test runs
-#define RESULTS_TIME (30 * TIME_S)  // for its results
-#define DISPLAY_TIME (10 * TIME_S)  // for IPERF_DONE
+#define PAUSE_TIME (10 * TIME_S) // between two ticks: the machine was paused and could hear nothing
+#define RESULTS_TIME (30 * TIME_S) // for its results
+#define DISPLAY_TIME (10 * TIME_S) // for IPERF_DONE
 
 // What the client says it sent is waited for: so long in all, so long without any progress.
 #define DRAIN_TIME (5 * TIME_S)          // newer clients wait 10 s for our results
@@ -409,11 +410,14 @@ static void tick_running(uint64_t now)
 {
     const struct iperf3_params *params = &test->run->params;
     uint64_t started = test->run->started;
+    if (now - test->ticked > PAUSE_TIME)
+        test->woke = now;
+    test->ticked = now;
     if (now - test->second >= TIME_S)
         report_second(now);
     if (params->time && now - started > (params->time + params->omit) * TIME_S + GRACE_TIME)
         refuse(IPERF3_TOO_LONG, "the test should have ended long ago");
-    else if (now > last_moved() + SILENCE_TIME)
+    else if (now > LWIP_MAX(last_moved(), test->woke) + SILENCE_TIME)
         refuse(IPERF3_NO_MESSAGE, "no data for a long time");
 }
 

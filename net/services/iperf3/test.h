@@ -38,6 +38,7 @@ struct test {
     uint64_t ended;                // TEST_END
     uint64_t busy;                 // all cores: at the start, and in the end how long in the test
     uint64_t second, second_bytes; // of the progress report
+    uint64_t ticked, woke;         // the last tick; the first one after the machine had stood still
     uint64_t client_bytes;         // what the client says it sent or received
 };
 
