@@ -69,5 +69,5 @@ def test_by_hand(boot, lan, tmp_path):
     config.write_text(CONFIG)
     vm = boot.dunlin(config=config, nics=["tap:tap1"], netns=lan.name)
     vm.wait_console(r"ready: iperf3 on fd77:1::50 port 5201", 60)
-    check_ping(lan, "fd77:1::50")
+    check_ping(lan, "fd77:1::50", interval=0.5)  # for longer than an advertised address would take
     assert not re.search(r"address fd77:1::(?!50\b)", vm.console())  # none from advertisements
