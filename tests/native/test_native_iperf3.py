@@ -39,6 +39,7 @@ def build():
 def server(build):
     """One program for all tests of this file: what one leaves behind the next would find."""
     native = Native("--offload")
+    native.wait_log(rb"address fe80::")  # a second after the start, and takes memory
     yield native
     native.close()
 

@@ -21,6 +21,7 @@ def program():
 @pytest.fixture(scope="module")
 def server(program):
     n = Native("--cores", CORES, "--offload")
+    n.wait_log(rb"address fe80::")  # a second after the start, and takes memory
     yield n
     n.close()
 
