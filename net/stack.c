@@ -215,6 +215,14 @@ static void follow_mtu(struct tcp_pcb *pcb)
         stack_lower_mss(pcb, most, false);
 }
 
+// lwIP's timer for a window that stays too small cuts what waits by the lower 16 bits of the window, and
+// asserts when these are 0. The window then is a little smaller.
+static void mend_window(const struct tcp_pcb *pcb, const struct tcp_hdr *header)
+{
+    if (header->wnd && !(((u32_t)header->wnd << pcb->snd_scale) & UINT16_MAX))
+        ((struct tcp_hdr *)(uintptr_t)header)->wnd--;
+}
+
 // What lies before the window as a whole is old or a guess, and acknowledges nothing new (RFC 9293); lwIP
 // would believe it. It is answered, as lwIP does.
 static bool acknowledges_by_an_old_segment(struct tcp_pcb *pcb, const struct tcp_hdr *header,
@@ -244,6 +252,7 @@ err_t net_tcp_segment_in(struct tcp_pcb *pcb, const struct tcp_hdr *header, u16_
     if (pcb->state < SYN_RCVD || pcb->state == TIME_WAIT)
         return ERR_OK;
     front_learn(pcb);
+    mend_window(pcb, header);
     // While there was no window at all tcp_write() makes segments of any length, and asserts when there
     // is a small one.
     pcb->snd_wnd_max = LWIP_MAX(pcb->snd_wnd_max, 2 * STACK_MSS_LEAST);

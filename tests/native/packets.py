@@ -56,7 +56,7 @@ class Peer:
     ADDRESS = "10.77.0.9"
     ISN = 1000
 
-    def __init__(self, native, port, to, mss=1460, window=65000):
+    def __init__(self, native, port, to, mss=1460, window=65000, options=b""):
         self.raw = raw_socket(native)
         self.port, self.to = port, to
         self.sent = 0  # bytes
@@ -67,14 +67,16 @@ class Peer:
         source, own = socket.inet_aton(self.ADDRESS), bytes([2, 0, 0, 0, 0, 9])
         self.raw.send(b"\xff" * 6 + own + b"\x08\x06" + struct.pack(
             "!HHBBH6s4s6s4s", 1, 0x800, 6, 4, 1, own, source, bytes(6), socket.inet_aton(SERVER)))
-        self.say(struct.pack("!BBH", 2, 4, mss), flags=2, sequence=self.ISN,
+        self.say(struct.pack("!BBH", 2, 4, mss) + options, flags=2, sequence=self.ISN,
                  window=window)
         self.wait(lambda: self.isn is not None)
         self.say(flags=0x10, window=window)
 
-    def say(self, options=b"", data=b"", flags=0x18, sequence=None, window=65000):
-        """Sends a segment: new data, or at a sequence number of its own."""
-        acknowledged = 0 if self.isn is None else self.isn + 1 + len(self.received)
+    def say(self, options=b"", data=b"", flags=0x18, sequence=None, window=65000, taken=None):
+        """Sends a segment: new data, or at a sequence number of its own; acknowledges what was received,
+        or `taken` bytes of it."""
+        taken = len(self.received) if taken is None else taken
+        acknowledged = 0 if self.isn is None else self.isn + 1 + taken
         if sequence is None:
             sequence = self.ISN + 1 + self.sent
             self.sent += len(data)

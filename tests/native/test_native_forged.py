@@ -14,6 +14,7 @@ from packets import Peer, frame, icmp, ip4, raw_socket, segment
 from program import HERE, SERVER, Native, build
 
 ECHO, IPERF3 = 7, 5201
+SO_RCVBUFFORCE = 33
 
 
 @pytest.fixture(scope="module")
@@ -143,6 +144,35 @@ def test_echo_acknowledged_by_an_old_segment(native):
     assert bytes(peer.received) == data
     peer.say(data=b"more")
     echoed(peer, data + b"more")
+
+
+def test_window_of_64_kib(native):
+    """The end of a connection that has more under way waits for a larger one; lwIP's timer for that
+    looks at the window's lower 16 bits, and must not find nothing there."""
+    cookie = b"c" * 36 + b"\0"
+    with native.connect(IPERF3) as control:
+        control.sendall(cookie)
+        assert control.recv(1) == b"\x09"  # PARAM_EXCHANGE
+        text = b'{"tcp": true, "time": 10, "parallel": 1, "reverse": true, "len": 131072}'
+        control.sendall(struct.pack("!I", len(text)) + text)
+        assert control.recv(1) == b"\x0a"  # CREATE_STREAMS
+        peer = Peer(native, 21005, IPERF3, options=b"\3\3\7\1")
+        peer.raw.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
+        peer.say(data=cookie)
+        assert control.recv(2, socket.MSG_WAITALL) == b"\x01\x02"  # TEST_START, TEST_RUNNING
+
+        taken = 0
+        while taken < 1 << 20:  # in small steps, so that lwIP's own idea of the path grows, too
+            peer.wait(lambda seen=taken: len(peer.received) > seen, 30)
+            for taken in [*range(taken + 3000, len(peer.received), 3000), len(peer.received)]:
+                peer.say(flags=0x10, taken=taken)
+        peer.wait(lambda: len(peer.received) > taken + 140_000)
+        peer.say(flags=0x10, window=65536 >> 7, taken=taken + 1)
+        native.stats()  # it has been taken
+        control.sendall(b"\x04")  # TEST_END
+        time.sleep(1)  # lwIP's timer comes ten times
+        native.stats()
+        peer.close()
 
 
 def test_window_that_opens_a_little(native):
