@@ -17,6 +17,7 @@
 
 #define STRAY_MAX 1000 // interrupts of the button's line that are not the button's
 #define LOOK_AGAIN (10 * TIME_MS)
+#define GRACE (3 * TIME_S)         // for the cores to do what they are told
 #define LAST_WORDS (100 * TIME_MS) // for the resets of what was dropped to leave
 
 static volatile bool button_pressed; // by the interrupt, on core 0
@@ -143,10 +144,27 @@ static bool arm_button(void *ctx)
     return button_pressed;
 }
 
+static uint64_t last_moment(void *ctx)
+{
+    (void)ctx;
+    return ending.begun ? ending.deadline + GRACE : UINT64_MAX;
+}
+
+// The fiber waits for each core to do its part. One that does not answer must not keep the machine.
+static bool poll_end(void *ctx)
+{
+    if (!ending.begun || time_now() < last_moment(ctx))
+        return false;
+    log_error("power: a core does not answer, the end comes without it");
+    end_now();
+}
+
 void power_init(void)
 {
     static struct poller poller = {.name = "power", .poll = poll_button, .arm = arm_button};
+    static struct poller end_poller = {.name = "end", .poll = poll_end, .deadline = last_moment};
 
+    loop_add(&end_poller);
     if (!acpi_enable_power_button(&irq))
         return;
     irq_set(VECTOR_ACPI, on_acpi, true);

@@ -35,6 +35,7 @@ unit_gpadl = drivers/vmbus/gpadl.c tests/unit/fake_kernel.c tests/unit/fake_conn
 	kernel/message.c
 unit_rndis = drivers/netvsc/rndis.c
 unit_toeplitz = drivers/netvsc/toeplitz.c
+unit_power = kernel/power.c tests/unit/fake_silence.c
 unit_router_dns = net/router_dns.c
 unit_recovery = net/recovery.c net/scoreboard.c net/congestion.c net/bbr.c net/reno.c \
 	tests/unit/fake_path.c
