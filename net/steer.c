@@ -49,13 +49,6 @@ void steer_changed(struct interface *interface)
     published[core_id()].free[interface->index] = free;
 }
 
-void steer_closed(struct interface *interface)
-{
-    published[core_id()].connections--;
-    if (interface)
-        steer_changed(interface);
-}
-
 // The cores among which buckets may go round.
 static uint64_t usable(const struct interface *interface)
 {
@@ -93,6 +86,22 @@ static void shed(struct interface *interface, uint64_t cores)
         left = left ? left : cores;
     }
     give(interface, gifts);
+}
+
+// If the host does not want this core to be used, what is free goes to the others.
+static void follow_wish(struct interface *interface)
+{
+    if (!(usable(interface) >> core_id() & 1))
+        shed(interface, usable(interface));
+}
+
+void steer_closed(struct interface *interface)
+{
+    published[core_id()].connections--;
+    if (!interface)
+        return;
+    steer_changed(interface);
+    follow_wish(interface);
 }
 
 static void some_moved(const void *data)
@@ -135,11 +144,11 @@ void steer_opened(struct interface *interface)
 
 // ---- The host's wish ----
 
-static void follow_wish(const void *data)
+static void take_wish(const void *data)
 {
     struct interface *interface = interface_of(*(const struct nic *const *)data);
-    if (interface && !(usable(interface) >> core_id() & 1))
-        shed(interface, usable(interface));
+    if (interface)
+        follow_wish(interface);
 }
 
 void steer_wish(struct nic *nic, const uint8_t core_of[NIC_TABLE_SIZE])
@@ -153,7 +162,7 @@ void steer_wish(struct nic *nic, const uint8_t core_of[NIC_TABLE_SIZE])
     __atomic_store_n(&wished[interface->index], cores, __ATOMIC_RELAXED);
     // A core that cannot be told sees it at its next connection.
     for (uint64_t left = share_cores(interface); left; left &= left - 1)
-        message_post_pointer((unsigned)__builtin_ctzll(left), follow_wish, nic);
+        message_post_pointer((unsigned)__builtin_ctzll(left), take_wish, nic);
 }
 
 void steer_join(struct interface *interface)

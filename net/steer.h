@@ -2,7 +2,8 @@
 // Spreads connections evenly over the cores: hashing alone gives the busiest of 8 cores half as many
 // again of 64 connections as the average. Buckets (flow.h) without a connection go from a core that has
 // many connections to those that have few, and then the host's table follows. A wish of the host not to
-// use some of its channels is obeyed as far as that goes: connections stay where they are.
+// use some of its channels is obeyed as far as that goes: connections stay where they are, and their
+// buckets go when they end.
 #pragma once
 
 #include <stdint.h>

@@ -60,7 +60,7 @@ def test_128_streams(vm, tapnet, direction):
 
 def test_another_send_table(vm, tapnet):
     """The host wants to be sent to by two channels only: what is there goes on where it is, what comes from
-    now on lives on those cores, nearly all, and leaves by them. Then by all of them again."""
+    now on lives on those cores and leaves by them. Then by all of them again."""
     def ask(channels):
         before = stats(vm)
         nic.set_send_table(vm, "nic0", channels)
@@ -76,10 +76,8 @@ def test_another_send_table(vm, tapnet):
     check_steady(iperf.parse(running.communicate(timeout=60)[0]), 4)
     wait_for(lambda: connections(vm) == 0, 60, "no connection left from before")
     before = sent()
-    counts = spread(vm, tapnet, "-P", 16, "-R")
-    # But for the buckets of what was there when the host asked.
-    assert counts.get(1, 0) + counts.get(2, 0) >= 12, counts
-    assert all(now - then > 100 for now, then in list(zip(sent(), before))[1:3])
+    assert spread(vm, tapnet, "-P", 16, "-R").keys() == {1, 2}
+    assert [now - then > 100 for now, then in zip(sent(), before)] == [False, True, True, False]
     tables_set = stats(vm)["steer"]["tables_set"]
     ask(range(CORES))
     counts = spread(vm, tapnet, "-P", 16, "-R")
