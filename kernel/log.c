@@ -36,9 +36,10 @@ static atomic_bool asleep; // core 0, or it is about to be
 
 // Changed under the lock; core 0 looks without it.
 static char ring[RING_BYTES];
-static uint64_t written, shown;      // bytes ever
-static uint64_t since, moved, retry; // text has waited; the port took some; not before
-static bool undrawn;                 // the screen has more to show
+static uint64_t written, shown; // bytes ever
+static uint64_t since, retry;   // text has waited; not before
+static unsigned refused;        // how often in a row, RETRY apart, the port took nothing
+static bool undrawn;            // the screen has more to show
 
 #define LOOK(x) __atomic_load_n(&(x), __ATOMIC_RELAXED)
 
@@ -127,12 +128,17 @@ static bool log_poll(void *ctx)
         return false;
     bool enabled = lock(&log_lock);
     if (shown < written) {
-        if (show_some())
-            moved = now;
-        else if (now - moved > STUCK)
-            show_on_screen();
-        else
+        if (show_some()) {
+            refused = 0;
+            spins = WAIT_SPINS;
+        } else if (refused <
+                   STUCK / RETRY) { // not by the clock: it may leap, and nobody have looked
+            refused++;
             retry = now + RETRY;
+        } else {
+            spins = WAIT_SPINS_STUCK; // nor will the machine's end wait for it
+            show_on_screen();
+        }
     }
     undrawn = framebuffer_draw();
     unlock(&log_lock, enabled);
@@ -179,7 +185,7 @@ void log_seize(void)
 {
     atomic_store(&log_lock.held, false);
     at_once = true;
-    show_all();
+    show_until(written); // on the screen with the text that follows: drawing may be what went wrong
 }
 
 void log_text(const char *text, size_t length)
@@ -187,7 +193,7 @@ void log_text(const char *text, size_t length)
     bool enabled = lock(&log_lock);
 
     if (shown == written)
-        since = moved = time_now();
+        since = time_now();
     for (size_t i = 0; i < length; i++) {
         if (written - shown == RING_BYTES)
             show_until(shown + 1);
