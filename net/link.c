@@ -117,7 +117,6 @@ void net_revalidate(uint64_t missed)
         struct dhcp *dhcp = netif_dhcp_data(&i->netif);
         if (dhcp)
             age_lease(dhcp, missed);
-        router_dns_age(&i->settings.router_dns, missed);
         if (!netif_is_link_up(&i->netif))
             continue;
         // As far as lwIP is concerned, the cable was out for no time.

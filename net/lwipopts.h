@@ -39,7 +39,7 @@
 #define IP_FORWARD 0
 #define IP_REASSEMBLY 1
 #define IP_FRAG 1
-#define IP_REASS_MAX_PBUFS 128 // bound for all datagrams being put together; 2 pbufs a fragment
+#define IP_REASS_MAX_PBUFS 128 // bound for all datagrams being put together, one for each fragment
 #define IP_REASS_MAXAGE 5      // seconds
 #define LWIP_ICMP 1
 #define LWIP_RAW 0

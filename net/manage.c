@@ -290,7 +290,11 @@ const struct ic_client net_ic_client = {
 // The wall clock went ahead, and time_now() did not: it stood still.
 static void clock_leapt(int64_t by)
 {
-    net_revalidate(by > 0 ? (uint64_t)by : 0);
+    uint64_t missed = by > 0 ? (uint64_t)by : 0;
+
+    for (struct interface *i = interface_first(); i; i = i->next)
+        router_dns_age(&i->settings.router_dns, missed); // it goes by time_now()
+    net_revalidate(missed);
 }
 
 void manage_timers(void)

@@ -51,6 +51,8 @@
 #define OOSEQ_BYTES TCP_WND // all that the peer may send
 #define OOSEQ_BYTES_SHORT (16u * 1024)
 
+#define LEAP_MAX (INT32_MAX / 2u) // of lwIP's clock, ms
+
 // RFC 6528's clock: sequence numbers move on by one every 4 us.
 #define ISN_TICK (4 * TIME_US)
 
@@ -69,10 +71,17 @@ static PERCORE unsigned overrunning, old_acknowledgements, refused_allocations;
 static struct service *const services[] = {&iperf3_service, &echo_service, &discard_service};
 #define SERVICE_COUNT (sizeof(services) / sizeof(services[0]))
 
-// lwIP's clock, in milliseconds.
+// lwIP's clock, in milliseconds. Its timers compare by sign: what is due would seem far away after a leap of
+// 25 days, as a machine may make that was stopped while its clock ran on. So longer ones count as shorter.
 u32_t sys_now(void)
 {
-    return (u32_t)(time_now() / TIME_MS);
+    static PERCORE uint64_t last, hidden;
+    uint64_t now = time_now() / TIME_MS;
+
+    if (now - last > LEAP_MAX && last)
+        hidden += now - last - LEAP_MAX;
+    last = now;
+    return (u32_t)(now - hidden);
 }
 
 static void look_at_memory(void)
