@@ -271,7 +271,8 @@ def test_pause_of_minutes(vm, tapnet, clocks_run):
 
 @LONG_PAUSE
 def test_pause_of_minutes_under_load(vm, tapnet, clocks_run):
-    """What was under way arrives ten minutes late; then data flows both ways as before."""
+    """What was under way arrives ten minutes late; then data flows both ways as before, and the test ends
+    when the client's time is over, which for the guest may be long ago."""
     def moved():
         nic0 = vm.stats()["devices"]["nic0"]
         return nic0["rx_bytes"], nic0["tx_bytes"]
@@ -279,13 +280,13 @@ def test_pause_of_minutes_under_load(vm, tapnet, clocks_run):
     def more_than(before):
         wait_for(lambda: all(now > then + 2_000_000 for now, then in zip(moved(), before)), 20,
                  "traffic both ways")
-    client = tapnet.popen("iperf3", "-c", address(vm), "-t", 3600, "-P", 4, "--bidir",
+    client = tapnet.popen("iperf3", "-c", address(vm), "-t", 15, "-P", 4, "--bidir",
                           stdout=subprocess.DEVNULL)
     try:
         more_than(moved())
         with minutes_later(vm, clocks_run):
             more_than(moved())
-            assert client.poll() is None
+            assert client.wait(60) == 0
     finally:
         client.kill()
         client.wait()

@@ -409,13 +409,10 @@ static void report_second(uint64_t now)
 static void tick_running(uint64_t now)
 {
     const struct iperf3_params *params = &test->run->params;
-    uint64_t started = test->run->started;
-    if (now - test->ticked > PAUSE_TIME)
-        test->woke = now;
-    test->ticked = now;
+    uint64_t length = (params->time + params->omit) * TIME_S;
     if (now - test->second >= TIME_S)
         report_second(now);
-    if (params->time && now - started > (params->time + params->omit) * TIME_S + GRACE_TIME)
+    if (params->time && now > LWIP_MAX(test->run->started + length, test->woke) + GRACE_TIME)
         refuse(IPERF3_TOO_LONG, "the test should have ended long ago");
     else if (now > LWIP_MAX(last_moved(), test->woke) + SILENCE_TIME)
         refuse(IPERF3_NO_MESSAGE, "no data for a long time");
@@ -425,7 +422,10 @@ uint32_t test_tick(uint64_t now)
 {
     if (!test)
         return UINT32_MAX;
-    uint64_t in_state = now - test->began;
+    if (now - test->ticked > PAUSE_TIME)
+        test->woke = now;
+    test->ticked = now;
+    uint64_t in_state = now - LWIP_MAX(test->began, test->woke);
     switch (test->state) {
     case TEST_PARAMS:
         if (in_state > PARAMS_TIME)
