@@ -130,7 +130,7 @@ static bool core_look(void *ctx)
     (void)ctx;
 
     for (const struct channel *c = bus.channels; c && !any; c = c->next)
-        any = c->polling && ring_in_look(&c->in);
+        any = c->state == CHANNEL_OPEN && c->polling && ring_in_look(&c->in);
     return any;
 }
 
