@@ -9,7 +9,7 @@
  * of its own.  The fate of the n-th piece depends on nothing but the seed and
  * n.  A wire that is off hands frames straight on.
  *
- * Everything runs in the main loop under the BQL.
+ * Everything runs in the main loop's thread.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -113,7 +113,7 @@ static bool hv_net_work(VMBusChannel *chan)
     HvNet *s = HV_NET(chan->dev);
     bool more;
 
-    if (s->paused) {
+    if (s->paused || !s->nic) {
         return false;
     }
     hv_net_tx_run(s, chan);
@@ -197,6 +197,14 @@ static void link_timer(void *opaque)
     hv_net_link_update(opaque);
 }
 
+/* Of QEMU's end, when devices stay but what is behind them goes; also of ours. */
+static void hv_net_cleanup(NetClientState *nc)
+{
+    HvNet *s = qemu_get_nic_opaque(nc);
+
+    s->nic = NULL;      /* the guest's last signals may still be waiting */
+}
+
 static NetClientInfo hv_net_client = {
     .type = NET_CLIENT_DRIVER_NIC,
     .size = sizeof(NICState),
@@ -204,6 +212,7 @@ static NetClientInfo hv_net_client = {
     .receive_iov = hv_net_wire_receive_iov,
     .receive_burst = hv_net_receive_burst,
     .link_status_changed = hv_net_link_status_changed,
+    .cleanup = hv_net_cleanup,
 };
 
 /* Add to each channel's counters; returns how many packets wait to be sent. */

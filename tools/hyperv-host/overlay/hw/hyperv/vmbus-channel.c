@@ -1,7 +1,7 @@
 /*
  * Channels: offered, opened, moved to another processor, closed, rescinded,
  * released.  Used by vmbus-message.c with the guest's messages, by devices and
- * by hot plug, in the main loop under the BQL.
+ * by hot plug, in the main loop's thread.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -1,7 +1,7 @@
 /*
  * GPADLs: memory of the guest that it has told the host of, and GPA ranges in
  * packets.  Used by vmbus-message.c with the guest's messages, by the rings and
- * by devices, in the main loop under the BQL.
+ * by devices, in the main loop's thread.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

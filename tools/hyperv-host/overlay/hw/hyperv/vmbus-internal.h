@@ -2,7 +2,7 @@
  * What the parts of VMBus share: vmbus.c (connection, hot plug, the bridge),
  * vmbus-message.c, vmbus-gpadl.c and vmbus-channel.c.  Devices see vmbus.h.
  *
- * Everything runs in the main loop under the BQL, unless it says otherwise.
+ * Everything runs in the main loop's thread, unless it says otherwise.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

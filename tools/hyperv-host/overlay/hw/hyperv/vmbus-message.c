@@ -5,7 +5,7 @@
  * they are copied into a bounded queue and handled in order in the main loop.
  * Answers go through an outgoing queue, one in the guest's message slot at a
  * time; while any of them waits no further message of the guest is looked at.
- * Everything but vmbus_message_arrived() runs in the main loop under the BQL.
+ * Everything but vmbus_message_arrived() runs in the main loop's thread.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

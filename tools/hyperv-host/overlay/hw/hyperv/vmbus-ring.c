@@ -2,7 +2,7 @@
  * VMBus ring buffers, host side: reading the guest->host ring, writing the
  * host->guest ring, and the rules about who signals whom when.
  *
- * Called by VMBus devices from the main loop with the BQL held, while the
+ * Called by VMBus devices from the main loop's thread, while the
  * guest's processors run.  Each shared word is read once per use and checked;
  * packets are copied to private memory before anybody looks at them.
  *

@@ -4,7 +4,7 @@
  * (messages), vmbus-gpadl.c (shared memory), vmbus-channel.c (offers, channels)
  * and vmbus-ring.c (rings).
  *
- * Everything runs in the main loop under the BQL.
+ * Everything runs in the main loop's thread.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
  */

@@ -1,7 +1,7 @@
 /*
  * The VMBus as a VMBus device sees it: channels, rings and shared memory.
  *
- * Everything here runs in the main loop under the BQL.  The guest's messages
+ * Everything here runs in the main loop's thread.  The guest's messages
  * and signals are moved there by vmbus.c before anybody else sees them.
  *
  * SPDX-License-Identifier: GPL-2.0-or-later
