@@ -9,6 +9,7 @@ host's log is read: a violation line that the test did not announce (marker brea
 import fcntl
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,8 @@ EFI = ROOT / "build" / "BOOTX64.EFI"
 TOO_LATE = (TooLate, HvTimeout, TimeoutError, subprocess.TimeoutExpired)
 SECOND_TRIES = 3  # of each process
 BESIDE = "failed beside others"
+
+CRASHED = [-number for number in (signal.SIGABRT, signal.SIGSEGV, signal.SIGBUS, signal.SIGILL)]
 
 LOCKS = ROOT / "build" / "test"
 _watched = {}  # VM -> violations that were reported already
@@ -71,7 +74,11 @@ class Booter:
             fields.setdefault("efi", EFI)
         vm = self.start(**fields)
         vm.port = port
-        vm.ready = vm.wait_console(READY, timeout)[0]
+        try:
+            vm.ready = vm.wait_console(READY, timeout)[0]
+        except HvTimeout:
+            vm.stop()  # it holds its taps, which the next try needs
+            raise
         return vm
 
     def close(self):
@@ -80,7 +87,9 @@ class Booter:
             vm.stop()
             broken += _new_violations(vm, self.allowed)
             del _watched[vm]
-        assert not broken, f"the guest broke a rule of Hyper-V: {broken}"
+            if vm.process.returncode in CRASHED:
+                broken.append(f"{vm.name}: the host crashed: {vm.host_text()[-1000:]}")
+        assert not broken, f"the guest broke a rule of Hyper-V, or the host crashed: {broken}"
 
 
 # The files that take long, which go first: otherwise one of them goes on by itself at the end.
@@ -118,7 +127,8 @@ def _again(item, nextitem, first):
             if fixture.cached_result and fixture.cached_result[2]:
                 fixture.cached_result = None  # it failed, and is to be made again
     reports = _run(item, nextitem, True)
-    text = "\n".join(report.longreprtext for report in first if report.failed)
+    text = "\n".join("\n".join([report.longreprtext, *map("\n".join, report.sections)])
+                     for report in first if report.failed)
     reports[-1].user_properties.append((BESIDE, text))
     return reports
 
@@ -198,7 +208,8 @@ def pytest_runtest_makereport(item, call):
     report = outcome.get_result()
     error = call.excinfo and call.excinfo.value
     late = isinstance(error, TOO_LATE) or isinstance(getattr(error, "__cause__", None), TOO_LATE)
-    report.too_late = late and not any("dunlin: panic:" in vm.console() for vm in _watched)
+    report.too_late = late and not any(vm.process.returncode in CRASHED or
+                                       "dunlin: panic:" in vm.console() for vm in _watched)
     if report.failed and call.when in ("setup", "call"):
         for vm in _watched:
             report.sections.append((f"{vm.name} console", vm.console_tail(40)))

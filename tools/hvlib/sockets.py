@@ -66,7 +66,7 @@ class Qmp:
                     raise HvError(f"{name}: {reply['error']['desc']}")
                 self.events.append(reply)
         except OSError as error:
-            raise HvError(f"{name}: no answer from the VM ({error})") from error
+            raise HvError(f"{name}: no answer from the VM ({error})") from None
 
 
 class EventWatch(threading.Thread):
