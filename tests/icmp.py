@@ -37,10 +37,9 @@ def checksum(data):
     return ~(total + (total >> 16)) & 0xffff
 
 
-def _message(kind, number, noise):
+def _message(kind, identifier, number, noise):
     """An echo request or answer; for IPv6 the kernel fills in the checksum."""
-    identifier = os.getpid() & 0xffff
-    head = struct.pack("!BBHHH", kind, 0, 0, identifier, number)
+    head = struct.pack("!BBH2sH", kind, 0, 0, identifier, number)
     return head[:2] + struct.pack("!H", checksum(head + noise)) + head[4:] + noise
 
 
@@ -54,11 +53,12 @@ def ping(net, target, count, *, size=56, interval=0.02, burst=1, whole=False, do
                         (socket.AF_INET, socket.IPPROTO_ICMP))
     question, answer = (128, 129) if ip6 else (8, 0)
     answers, noise, began = Answers(), os.urandom(size), {}
+    identifier = os.urandom(2)  # answers to the questions of the call before may still come
 
     def take(packet, now):
         message = packet if ip6 else packet[(packet[0] & 15) * 4:]
         number = int.from_bytes(message[6:8], "big")
-        if message[0] == answer and message[4:6] == (os.getpid() & 0xffff).to_bytes(2, "big"):
+        if message[0] == answer and message[4:6] == identifier:
             assert number in began and message[8:] == noise, "this is not what was asked"
             answers.sequence.append(number)
             answers.times.append((now - began[number]) * 1000)
@@ -78,7 +78,7 @@ def ping(net, target, count, *, size=56, interval=0.02, burst=1, whole=False, do
                 for _ in range(min(burst, count - len(began))):
                     number = len(began) + 1
                     began[number] = time.monotonic()
-                    sock.send(_message(question, number, noise))
+                    sock.send(_message(question, identifier, number, noise))
                 due = time.monotonic() + interval
             elif done(answers) or time.monotonic() > deadline:
                 return answers

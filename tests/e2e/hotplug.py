@@ -47,6 +47,14 @@ class Load:
         return (end - start) / (time.monotonic() - begin)
 
 
+def share(busy, quiet):
+    """What part of the load was left in busy times, each compared with the quiet one before and the one
+    after: this machine itself may be faster at one time than at another."""
+    assert len(quiet) == len(busy) + 1
+    return sum(2 * now / (before + after)
+               for before, now, after in zip(quiet, busy, quiet[1:])) / len(busy)
+
+
 class Rounds:
     """Adds and removes NICs; knows what became of them. How long a NIC lives at most goes by
     what the first one needed for its address: some get one and some do not, on any machine."""
@@ -64,7 +72,7 @@ class Rounds:
             time.sleep(self.random.uniform(0, self.longest))
             self.slowest = max(self.slowest, nic.remove(self.vm, NAME, timeout=20))
             self.count += 1
-            time.sleep(self.random.uniform(0, 0.1))
+            time.sleep(self.random.uniform(0, 1))
         # Lines may come late, so not after each; what the last round has to say may be missing.
         self.served += self.vm.console(since).count(f"net: {NAME}: address 10.")
 

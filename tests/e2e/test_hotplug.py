@@ -16,26 +16,28 @@ from hvlib.vm import Forward
 from support import check_steady, free_port, hv, wait_for
 
 ROUNDS = 200
-PARTS = 2  # of the rounds of each direction
+PARTS, MOST_PARTS = 4, 8  # of 25 rounds, in each direction: more where it is not clear yet
 
 
 @pytest.mark.alone
 def test_under_load(boot, tapnet):
     """The load hardly notices 200 NICs that come and go, and nothing stays of them. It is compared with
-    quiet times in between. First it goes to the guest, then it comes from there."""
+    quiet times in between. First it goes to the guest, then it comes from there. (By itself it is up to a
+    third faster in one second than in another.)"""
     vm, before = hotplug.start(boot, tapnet)
     rounds = hotplug.Rounds(vm, seed=1)
     for direction in ("to the guest", "from the guest"):
         busy, quiet = [], []
         with hotplug.Load(vm, tapnet, direction) as load:
-            for _ in range(PARTS):
-                quiet.append(load.rate_of(lambda: time.sleep(4)))
+            quiet.append(load.rate_of(lambda: time.sleep(3)))
+            while len(busy) < PARTS or len(busy) < MOST_PARTS and hotplug.share(busy, quiet) < 0.92:
                 busy.append(load.rate_of(lambda: rounds.run(ROUNDS // 2 // PARTS)))
-            quiet.append(load.rate_of(lambda: time.sleep(4)))
+                quiet.append(load.rate_of(lambda: time.sleep(3)))
         print(f"{direction}: {rounds.count} rounds, {rounds.served} with an address, slowest removal "
               f"{rounds.slowest:.2f} s; MB/s with and without: {[f'{n / 1e6:.0f}' for n in busy]} "
               f"{[f'{n / 1e6:.0f}' for n in quiet]}")
-        assert sum(busy) / len(busy) > 0.9 * sum(quiet) / len(quiet), (direction, busy, quiet)
+        assert hotplug.share(busy, quiet) > 0.9, (direction, busy, quiet)
+    assert rounds.count >= ROUNDS
     assert rounds.served > ROUNDS / 10 and rounds.count - rounds.served > ROUNDS / 20
     assert rounds.slowest < 5
     hotplug.check_whole(vm, before)

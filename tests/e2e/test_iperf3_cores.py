@@ -94,7 +94,8 @@ def test_one_after_the_other(vm, tapnet):
 
     def homes():
         return re.findall(r"(c\d+) info: iperf3: test of .* done", vm.console(since))
-    wait_for(lambda: len(homes()) == 20, 30, "a line of each test")
+    # more: the line of the test before may have come late
+    wait_for(lambda: len(homes()) >= 20, 30, "a line of each test")
     assert len(set(homes())) > 1, "all of them on one core"
 
 

@@ -26,12 +26,12 @@ def check_another_nic():
 
     def serves():
         try:
-            return iperf.client("127.0.0.1", "-t", 1, port=port, timeout=20)
+            return iperf.client("127.0.0.1", "-t", 1, port=port, timeout=6)
         except iperf.IperfError:
             return None  # it has no address yet
     status, text = hv("nic", "add", "--forward", f"{port}:5201")
     assert status == 0, text
-    wait_for(serves, 20, "the new NIC serves")
+    wait_for(serves, 40, "the new NIC serves")
     check_iperf(None, seconds=1, port=port)
     assert "nic1: " in hv("nic", "list")[1]
     status, text = hv("nic", "remove", "nic1")

@@ -53,7 +53,7 @@ def stands_still(vm):
     return nic_bytes(vm) == before
 
 
-@pytest.mark.parametrize("channels, paused", [(1, False), (2, False), (4, True), (8, False)])
+@pytest.mark.parametrize("channels, paused", [(1, False), (2, False), (4, False), (4, True), (8, False)])
 def test_removed_under_traffic(vm, channels, paused):
     """Traffic both ways; `paused`: the host takes and gives nothing any more when it takes the NIC back."""
     unplug(vm, vm.mark())

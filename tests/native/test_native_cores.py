@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from icmp import check_ping
 from packets import checksum, frame, icmp, ip4, raw_socket
-from program import HERE, SERVER, Native, build, questions, run
+from program import HERE, SERVER, Native, build, run
 
 CORES = 4
 LOAD = Path(__file__).resolve().parent.parent / "e2e" / "echo_load.py"
@@ -64,9 +65,7 @@ def echo(native, connections, size, timeout=60, server=SERVER):
 
 @pytest.mark.parametrize("size", [0, 1472, 1473, 8000])
 def test_ping(native, size):
-    done = subprocess.run([*native.inside, "ping", *questions(5), "-s", str(size), SERVER],
-                          capture_output=True, text=True, check=False)
-    assert " 0% packet loss" in done.stdout, done.stdout
+    check_ping(native, SERVER, size=size)
 
 
 def test_many_connections(native):

@@ -20,8 +20,9 @@ import time
 import pytest
 
 import program
+from icmp import check_ping
 from packets import frame, raw_socket, segment
-from program import HERE, PORT, SERVER, Native, questions, run
+from program import HERE, PORT, SERVER, Native, run
 from support import check_totals, wait_for
 
 COOKIE = b"a" * 36 + b"\0"
@@ -717,15 +718,9 @@ def test_isn(native):
 
 # ---- The same under other conditions ----
 
-def ping(native, size):
-    done = subprocess.run([*native.inside, "ping", *questions(3), "-s", str(size), SERVER],
-                          capture_output=True, text=True, check=False)
-    return " 0% packet loss" in done.stdout
-
-
 @pytest.mark.parametrize("size", [0, 56, 1472, 1473, 4000, 8000])
 def test_ping(native, size):
-    assert ping(native, size)
+    check_ping(native, SERVER, 3, size=size)
 
 
 @pytest.mark.parametrize("options", [
@@ -740,7 +735,7 @@ def test_conditions(build, options):
         for test in (["-R"], [], ["-P", "8", "-R"], ["-P", "8"], ["-n", "8M", "-R"]):
             report = native.iperf3(*([] if "-n" in test else ["-t", "1"]), *test)
             check_totals(*totals(report), 8, report["carried"] if "-R" in test else None, 0.02)
-        assert ping(native, 8000)
+        check_ping(native, SERVER, 3, size=8000)
         stats = native.stats()["net"]["nic0"]
         if "--faults" in options:
             assert stats["tx_held"] > 0 and stats["tx_queued"] > 0

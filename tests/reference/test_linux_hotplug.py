@@ -194,7 +194,8 @@ def test_commands(guest):
                                     "leads to its port 5201\n")
     lease(guest)
     assert "blue: 00:15:5d:44:4c:01, 2 channels open, 10000 Mbit/s" in hv_nic("list", "--name", vm)[1]
-    for words in (["link", "blue", "down"], ["pause", "blue"], ["speed", "blue", "100"]):
+    for words in (["send-table", "blue", "1", "0"], ["link", "blue", "down"], ["pause", "blue"],
+                  ["speed", "blue", "100"]):
         assert hv_nic(*words, "--name", vm) == (0, "")
     assert "blue: 00:15:5d:44:4c:01, 2 channels open, 100 Mbit/s, link down, paused" in \
         hv_nic("list", "--name", vm)[1]
