@@ -109,7 +109,7 @@ static void doubt_all(const void *data)
         doubt_neighbours(&i->netif);
 }
 
-void net_revalidate(uint64_t missed)
+void net_revalidate(uint64_t missed, bool clock_ran)
 {
     for (unsigned core = 1; core < core_count(); core++)
         message_post(core, doubt_all, NULL, 0); // else it finds out for itself
@@ -117,6 +117,8 @@ void net_revalidate(uint64_t missed)
         struct dhcp *dhcp = netif_dhcp_data(&i->netif);
         if (dhcp)
             age_lease(dhcp, missed);
+        if (!clock_ran) // these go by it
+            router_dns_age(&i->settings.router_dns, missed);
         if (!netif_is_link_up(&i->netif))
             continue;
         // As far as lwIP is concerned, the cable was out for no time.

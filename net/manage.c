@@ -290,11 +290,7 @@ const struct ic_client net_ic_client = {
 // The wall clock went ahead, and time_now() did not: it stood still.
 static void clock_leapt(int64_t by)
 {
-    uint64_t missed = by > 0 ? (uint64_t)by : 0;
-
-    for (struct interface *i = interface_first(); i; i = i->next)
-        router_dns_age(&i->settings.router_dns, missed); // it goes by time_now()
-    net_revalidate(missed);
+    net_revalidate(by > 0 ? (uint64_t)by : 0, false);
 }
 
 void manage_timers(void)
@@ -305,7 +301,7 @@ void manage_timers(void)
     if (gap < GAP)
         return;
     log_info("net: nothing ran for %u s", (unsigned)(gap / TIME_S));
-    net_revalidate(gap); // to lwIP's timers it was one turn
+    net_revalidate(gap, true); // to lwIP's timers it was one turn
 }
 
 void manage_start(void)

@@ -64,9 +64,9 @@ int net_configure(const uint8_t instance[16], const struct net_nic_settings *set
 
 // The machine was stopped for a while, or is somewhere else now: all NICs make sure that their addresses
 // are still good (DHCP's INIT-REBOOT, gratuitous ARP, IPv6 routers and duplicates), without giving them up
-// meanwhile. missed: for how long lwIP's timers did not run, in units of time_now(); leases grow older by
-// that. Core 0, from its loop or a fiber.
-void net_revalidate(uint64_t missed);
+// meanwhile. missed: for how long lwIP's timers did not run, in units of time_now(), whose clock ran on or
+// stood still meanwhile; leases grow older by that. Core 0, from its loop or a fiber.
+void net_revalidate(uint64_t missed, bool clock_ran);
 
 // What the host's management asks of the stack (manage.c). After net_start().
 extern const struct ic_client net_ic_client;

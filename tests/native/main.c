@@ -331,7 +331,9 @@ static void run_command(char *line)
     else if (!strncmp(line, "end ", 4))
         run_end(line + 4);
     else if (sscanf(line, "revalidate %u", &number) == 1)
-        net_revalidate(number * TIME_S);
+        net_revalidate(number * TIME_S, false);
+    else if (sscanf(line, "late %u", &number) == 1)
+        net_revalidate(number * TIME_S, true);
     else if (!strcmp(line, "report"))
         report_nics();
     else if (!strncmp(line, "configure ", 10))

@@ -178,6 +178,8 @@ def test_router(options):
         time.sleep(2.5)
         ping(native, SLAAC)
         assert native.report().endswith(" dns 2001:db8:77::53")
+        native.type("late 600")  # the clock has shown it
+        assert native.report().endswith(" dns 2001:db8:77::53")
         native.type("revalidate 600")  # it was said for so long
         assert native.report().endswith(" dns")
         sock.close()
