@@ -22,8 +22,10 @@
 #define RING_BYTES 65536ull // the longest text, a line of statistics, has half of that
 #define QUIET TIME_MS
 #define PATIENCE (100 * TIME_MS)
-#define RETRY TIME_MS      // of a port that was full
-#define STUCK TIME_S       // it took nothing for so long: what waits goes to the screen only
+#define RETRY TIME_MS // of a port that was full
+// After so many in a row, RETRY apart, what waits goes to the screen only. (No span of time: the clock may
+// leap while nobody looks.)
+#define REFUSALS 1000u
 #define WAIT_SPINS 2000000 // the same where there is no loop
 #define WAIT_SPINS_STUCK 10u
 
@@ -38,7 +40,7 @@ static atomic_bool asleep; // core 0, or it is about to be
 static char ring[RING_BYTES];
 static uint64_t written, shown; // bytes ever
 static uint64_t since, retry;   // text has waited; not before
-static unsigned refused;        // how often in a row, RETRY apart, the port took nothing
+static unsigned refused;        // how often in a row the port took nothing
 static bool undrawn;            // the screen has more to show
 
 #define LOOK(x) __atomic_load_n(&(x), __ATOMIC_RELAXED)
@@ -50,6 +52,8 @@ static bool show_some(void)
 
     if (room == 0)
         return false;
+    refused = 0;
+    spins = WAIT_SPINS;
     while (shown < written && room >= 2) { // a newline takes two
         char c = ring[shown % RING_BYTES];
         if (c == '\n') {
@@ -76,10 +80,8 @@ static void show_on_screen(void)
 static bool wait_for_room(void)
 {
     for (unsigned i = 0; i < spins; i++) {
-        if (serial_room() > 0) {
-            spins = WAIT_SPINS;
+        if (serial_room() > 0)
             return true;
-        }
         cpu_pause();
     }
     spins = WAIT_SPINS_STUCK;
@@ -127,12 +129,8 @@ static bool log_poll(void *ctx)
     if (!waiting() || (now = time_now()) < due())
         return false;
     bool enabled = lock(&log_lock);
-    if (shown < written) {
-        if (show_some()) {
-            refused = 0;
-            spins = WAIT_SPINS;
-        } else if (refused <
-                   STUCK / RETRY) { // not by the clock: it may leap, and nobody have looked
+    if (shown < written && !show_some()) {
+        if (refused < REFUSALS) {
             refused++;
             retry = now + RETRY;
         } else {
