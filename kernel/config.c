@@ -129,17 +129,6 @@ static bool parse_ip6(const char **text, uint8_t out[16])
     return true;
 }
 
-// Unicast and not loopback; if global, not of one link only.
-static bool usable_address6(const uint8_t address[16], bool global)
-{
-    static const uint8_t zero[10];
-    bool link_local = address[0] == 0xfe && (address[1] & 0xc0) == 0x80;
-
-    // ::, ::1 and the forms that carry an IPv4 address have nothing but zeros in front.
-    return address[0] != 0xff && memcmp(address, zero, sizeof(zero)) != 0 &&
-           !(global && link_local);
-}
-
 static uint32_t netmask_of(unsigned prefix)
 {
     uint8_t bytes[4] = {0};
@@ -210,7 +199,7 @@ static const char *set_address6(struct nic_config *c, const char *value)
         return NULL;
     }
     if (!parse_ip6(&value, address) || *value++ != '/' || !parse_decimal(&value, 64, &prefix) ||
-        *value || prefix != 64 || !usable_address6(address, true))
+        *value || prefix != 64 || !config_is_host6(address, true))
         return "address6 is auto, off or an IPv6 address/64 that is not of the link only";
     c->ip6 = CONFIG_IP6_STATIC;
     memcpy(c->address6, address, sizeof(c->address6));
@@ -221,7 +210,7 @@ static const char *set_gateway6(struct nic_config *c, const char *value)
 {
     uint8_t gateway[16];
 
-    if (!parse_ip6(&value, gateway) || *value || !usable_address6(gateway, false))
+    if (!parse_ip6(&value, gateway) || *value || !config_is_host6(gateway, false))
         return "gateway6 is an IPv6 address";
     memcpy(c->gateway6, gateway, sizeof(c->gateway6));
     return NULL;

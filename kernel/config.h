@@ -72,8 +72,8 @@ extern struct config config;
 unsigned config_find_nic(const struct config *config, const uint8_t mac[6]);
 
 // What is configured for the NIC with this MAC address: its own section's keys, and where it has none
-// those of [net] and [netvsc]. The addresses and gateways of [net] are for one NIC only: for this one if `first`, and
-// if its own section names no address. Returns whether it got them.
+// those of [net] and [netvsc]. The addresses and gateways of [net] are for one NIC only: for this one if
+// `first`, and if its own section names no address. Returns whether it got them.
 bool config_of_nic(const struct config *config, const uint8_t mac[6], bool first,
                    struct nic_config *out);
 
@@ -81,6 +81,9 @@ bool config_of_nic(const struct config *config, const uint8_t mac[6], bool first
 // multicast or beyond. And whether it may be in its subnet, too: neither the first nor the last of it.
 bool config_is_host(uint32_t address);
 bool config_is_host_of(uint32_t address, uint32_t netmask);
+
+// Whether an IPv6 address may be a host's: unicast and not loopback; if global, not of one link only.
+bool config_is_host6(const uint8_t address[16], bool global);
 
 // Parses text (NUL terminated) into *out, which starts from defaults. Calls report(line, reason)
 // for each bad line. Returns the number of bad lines. Pure: also used by the unit tests.

@@ -77,3 +77,13 @@ bool config_is_host_of(uint32_t address, uint32_t netmask)
     return config_is_host(address) && (address & ~netmask) != 0 &&
            (address | netmask) != UINT32_MAX;
 }
+
+bool config_is_host6(const uint8_t address[16], bool global)
+{
+    static const uint8_t zero[10];
+    bool link_local = address[0] == 0xfe && (address[1] & 0xc0) == 0x80;
+
+    // ::, ::1 and the forms that carry an IPv4 address have nothing but zeros in front.
+    return address[0] != 0xff && memcmp(address, zero, sizeof(zero)) != 0 &&
+           !(global && link_local);
+}

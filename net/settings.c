@@ -185,17 +185,6 @@ static bool is_netmask(uint32_t mask)
     return mask && zeros >= 3 && !(zeros & (zeros + 1));
 }
 
-static bool is_host6(const uint8_t address[16])
-{
-    static const uint8_t zero[10];
-    return address[0] != 0xff && memcmp(address, zero, sizeof(zero)) != 0;
-}
-
-static bool is_link_local6(const uint8_t address[16])
-{
-    return address[0] == 0xfe && (address[1] & 0xc0) == 0x80;
-}
-
 // What is wrong with it, NULL: nothing.
 static const char *find_fault4(const struct net_nic_settings *wanted)
 {
@@ -221,9 +210,9 @@ static const char *find_fault6(const struct interface *interface,
     if (wanted->count6 > NET_STATIC6)
         return "too many IPv6 addresses";
     for (unsigned i = 0; i < wanted->count6; i++)
-        if (!is_host6(wanted->address6[i]) || is_link_local6(wanted->address6[i]))
+        if (!config_is_host6(wanted->address6[i], true))
             return "no host's IPv6 address, or one of the link only";
-    if (gateway6 && !is_host6(wanted->gateway6))
+    if (gateway6 && !config_is_host6(wanted->gateway6, false))
         return "the IPv6 gateway is no host's address";
     if (!wanted->count6 && !gateway6)
         return NULL;
