@@ -274,8 +274,8 @@ static void message_handle(VMBus *bus, const VMBusInbound *msg)
         return;
     }
     dev = message_device(bus, msg);
-    if (dev) {
-        vmbus_device_message(dev);  /* if too late, it is about no offer */
+    if (dev && !vmbus_device_message(dev)) {
+        vmbus_device_take_back(dev);    /* too late: it is about no offer */
     }
     messages[type].handle(bus, msg->payload, msg->bytes);
     if (dev && dev->take_back_due) {

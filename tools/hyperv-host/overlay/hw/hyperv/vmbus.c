@@ -249,13 +249,11 @@ static void take_back_other(void *opaque)
 {
     VMBusDevice *dev = opaque;
     BusState *bus = qdev_get_parent_bus(DEVICE(dev));
-    BusChild *kid = bus ? QTAILQ_FIRST(&bus->children) : NULL;
+    DeviceState *other = bus ? qdev_find_recursive(bus, dev->rescind_whom)
+                             : NULL;
 
-    for (; kid; kid = QTAILQ_NEXT(kid, sibling)) {
-        if (kid->child->id && !strcmp(kid->child->id, dev->rescind_whom)) {
-            vmbus_device_take_back(VMBUS_DEVICE(kid->child));
-            break;
-        }
+    if (other) {
+        vmbus_device_take_back(VMBUS_DEVICE(other));
     }
     object_unref(OBJECT(dev));
 }
@@ -275,11 +273,7 @@ bool vmbus_device_message(VMBusDevice *dev)
         return true;
     }
     if (dev->guest_messages == dev->rescind_before) {
-        if (qemu_mutex_iothread_locked()) {
-            vmbus_device_take_back(dev);
-        } else {
-            dev->take_back_due = true;
-        }
+        dev->take_back_due = true;
         return false;
     }
     if (dev->guest_messages == dev->rescind_after) {

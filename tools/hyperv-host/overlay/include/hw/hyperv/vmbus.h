@@ -134,8 +134,8 @@ VMBus *vmbus_device_bus(VMBusDevice *dev);
 
 /*
  * A message or packet of the guest for this device is about to be handled.
- * False if it came too late: the device has just been taken back, its
- * channels are closed.
+ * False if it came too late: the device is to be taken back instead, which
+ * for a packet is done when channel_work returns (take_back_due).
  */
 bool vmbus_device_message(VMBusDevice *dev);
 

@@ -159,6 +159,7 @@ static struct {
     uint32_t sequence; /* of the page while it is valid */
     QEMUTimer *page_timer; /* pending: the page is invalid */
 } timebase = {
+    .ratio = 1ull << 32,
     .sequence = 1,
 };
 
@@ -328,9 +329,6 @@ static void leap(uint64_t ms, Error **errp)
     }
     timebase_ready();
     WITH_QEMU_LOCK_GUARD(&partition.lock) {
-        if (!timebase.moved) {
-            timebase.ratio = 1ull << 32;
-        }
         timebase.base_guest = hyperv_tcg_tsc(ticks) + timebase.tsc_hz / 1000 * ms;
         timebase.base_host = ticks;
         timebase.moved = true;
