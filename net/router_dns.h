@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: BSD-2-Clause
 // The DNS servers that routers advertise (RFC 8106), each for as long as it was said. Pure; used by
-// settings.c, of core 0's interfaces.
+// ip6_input.c, link.c and report.c, of core 0's interfaces.
 #pragma once
 
 #include <stdint.h>

@@ -316,7 +316,7 @@ class Vm:
                               f"{pattern!r}\n{self.host_text()[-2000:]}{self.console_tail()}")
             if time.monotonic() > deadline:
                 raise HvTimeout(f"no console line matched {pattern!r} in {timeout} s\n"
-                              f"{self.host_text()[-2000:]}{self.console_tail()}")
+                                f"{self.host_text()[-2000:]}{self.console_tail()}")
             time.sleep(0.05)
 
     def send_line(self, text):
