@@ -7,7 +7,7 @@ import re
 import subprocess
 import time
 
-from hvlib import iperf
+from hvlib import HvError, iperf
 from support import check_steady, check_totals, wait_for
 
 # As many objects as before may lie in a slab more of each of the heap's 19 sizes (kernel/heap.c).
@@ -64,6 +64,18 @@ def wait_traffic(vm, megabytes=1):
     """Waits until so much more has reached the guest: a test is running."""
     start = received(vm)
     wait_for(lambda: received(vm) > start + megabytes * 1_000_000, 30, "traffic into the guest")
+
+
+def plug_again(vm, timeout, **properties):
+    """A NIC in place of nic0, which is going: the host may still be busy with taking that apart."""
+    def add():
+        try:
+            vm.qmp("device_add", driver="hv-net", id="nic0", netdev="net0", **properties)
+        except HvError as error:
+            assert "Duplicate" in str(error) or "in use" in str(error), error
+            return False
+        return True
+    wait_for(add, timeout, "the host lets go of the NIC")
 
 
 def check_bulk(address, folder, port=5201, prefix=()):

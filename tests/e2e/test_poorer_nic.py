@@ -9,10 +9,10 @@ import socket
 
 import pytest
 
-from dunlin import address
-from hvlib import HvError, iperf
+from dunlin import address, plug_again
+from hvlib import iperf
 from icmp import check_ping
-from support import check_echo, wait_for
+from support import check_echo
 
 IP6 = True
 MAC = "00:15:5d:44:4c:00"
@@ -50,16 +50,7 @@ def exchange(vm, properties):
     """Another NIC for the same port; waits until the guest has its address."""
     since = vm.mark()
     vm.qmp("device_del", id="nic0")
-
-    def add():
-        try:
-            vm.qmp("device_add", driver="hv-net", id="nic0", netdev="net0", mac=MAC,
-                   **{"queues": 2, **properties})
-        except HvError as error:
-            assert "Duplicate" in str(error) or "in use" in str(error), error
-            return False
-        return True
-    wait_for(add, 30, "the host lets go of the NIC")
+    plug_again(vm, 30, mac=MAC, **{"queues": 2, **properties})
     vm.wait_console(r"net: nic0: address 10\.77\.", 60, since)
 
 

@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from dunlin import check_iperf, memory, stats, wait_memory
-from hvlib import HvError, nic
+from dunlin import check_iperf, memory, plug_again, stats, wait_memory
+from hvlib import nic
 from support import wait_for
 
 VCPUS = 8
@@ -31,18 +31,9 @@ def unplug(vm, since):
 
 
 def plug(vm, channels):
-    """Plugs the NIC in again; waits until the guest has an address. The host may still be busy
-    with taking the one before apart."""
-    def add():
-        try:
-            vm.qmp("device_add", driver="hv-net", id="nic0", netdev="net0", mac="00:15:5d:44:4c:00",
-                   queues=channels)
-        except HvError as error:
-            assert "Duplicate" in str(error) or "in use" in str(error), error
-            return False
-        return True
+    """Plugs the NIC in again; waits until the guest has an address."""
     since = vm.mark()
-    wait_for(add, 10, "the host lets go of the NIC")
+    plug_again(vm, 10, mac="00:15:5d:44:4c:00", queues=channels)
     vm.wait_console(r"net: nic0: address 10\.0\.2\.15/24", 20, since)
     assert len(stats(vm)["netvsc"]["nic0"]["channels"]) == channels
 
