@@ -9,7 +9,7 @@ import socket
 import struct
 import time
 
-SO_RCVBUFFORCE, IP_MTU_DISCOVER, IP_PMTUDISC_DO = 33, 10, 2
+SO_RCVBUFFORCE, IP_MTU_DISCOVER, IPV6_MTU_DISCOVER, PMTUDISC_DO = 33, 10, 23, 2
 QUIET = 0.05  # seconds without an answer, after which it is looked whether all have come
 
 
@@ -43,9 +43,10 @@ def _message(kind, identifier, number, noise):
     return head[:2] + struct.pack("!H", checksum(head + noise)) + head[4:] + noise
 
 
-def ping(net, target, count, *, size=56, interval=0.02, burst=1, whole=False, done=None, timeout=30):
+def ping(net, target, count, *, size=56, interval=0.02, burst=1, whole=False, source=None, done=None,
+         timeout=30):
     """Asks `target` from inside the namespace of `net`: `burst` questions of so many bytes together, the
-    next ones `interval` seconds later; whole: not in fragments. Returns the answers when done(answers) is true
+    next ones `interval` seconds later; whole: not in fragments; source: from this address. Returns the answers when done(answers) is true
     (all have been answered, unless it says something else), or after `timeout` seconds: judge them."""
     done = done or (lambda answers: answers.received == count)
     ip6 = ":" in target
@@ -63,11 +64,18 @@ def ping(net, target, count, *, size=56, interval=0.02, burst=1, whole=False, do
             answers.sequence.append(number)
             answers.times.append((now - began[number]) * 1000)
 
-    with net.enter(lambda: socket.socket(family, socket.SOCK_RAW, protocol)) as sock:
+    def connected():
+        sock = socket.socket(family, socket.SOCK_RAW, protocol)
         sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
         if whole:
-            sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
-        sock.connect((target, 0))
+            sock.setsockopt(*((socket.IPPROTO_IPV6, IPV6_MTU_DISCOVER) if ip6 else
+                              (socket.IPPROTO_IP, IP_MTU_DISCOVER)), PMTUDISC_DO)
+        if source:
+            sock.bind((source, 0))
+        sock.connect(socket.getaddrinfo(target, 0, family)[0][4])  # of a link: with its number
+        return sock
+
+    with net.enter(connected) as sock:
         due = time.monotonic()
         deadline = due + timeout
         while True:

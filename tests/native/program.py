@@ -19,12 +19,6 @@ SERVER, HERE = "10.77.0.2", "10.77.0.1"  # on tap0
 PORT = 5201
 
 
-# Options of ping: so many questions at once, and up to 20 s for the answers. One after the other it waits
-# for the last ones only for twice as long as the others took, whatever -W says.
-def questions(count):
-    return ["-n", "-q", "-c", str(count), "-l", str(count), "-i", "20"]
-
-
 def run(*command):
     subprocess.run(command, check=True)
 

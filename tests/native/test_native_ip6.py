@@ -12,8 +12,9 @@ import time
 import pytest
 
 from hvlib.tapnet import enter
+from icmp import check_ping
 from packets import checksum, raw_socket
-from program import Native, build, questions, run
+from program import Native, build, run
 
 GUEST, HERE = "2001:db8:77::2", "2001:db8:77::1"
 SLAAC = "2001:db8:77::ff:fe5e:2"  # from the MAC 02:00:00:5e:00:02
@@ -53,11 +54,6 @@ def native():
 def inside(native, *command, **options):
     return subprocess.run([*native.inside, *map(str, command)], text=True, check=False, timeout=60,
                           stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **options)
-
-
-def ping(native, target, *options):
-    done = inside(native, "ping", "-6", *questions(3), *options, target)
-    assert " 0% packet loss" in done.stdout, done.stdout
 
 
 def iperf3(native, *options, target=GUEST, namespace=None):
@@ -129,9 +125,9 @@ def fragment(offset, more, number, size=1448):
 
 @pytest.mark.parametrize("size", [0, 56, 1452, 1453, 8000, 65000])
 def test_ping(native, size):
-    ping(native, GUEST, "-s", size)
+    check_ping(native, GUEST, 3, size=size)
     if size < 1452:
-        ping(native, f"{LINK}%tap0", "-s", size)
+        check_ping(native, f"{LINK}%tap0", 3, size=size)
 
 
 @pytest.mark.parametrize("options", [["-t", "1"], ["-t", "1", "-R"], ["-t", "1", "--bidir", "-P", "4"],
@@ -164,7 +160,7 @@ def test_router(options):
         advertisement = router_advertisement().replace(MY_MAC, bytes.fromhex(own.replace(":", "")))
         sock.send(frame(ROUTER, ALL_NODES, advertisement + dns_servers(600, HERE, "2001:db8:77::53")))
         native.wait_log(rf"ready: iperf3 on {SLAAC} port 5201\n".encode())
-        ping(native, SLAAC)
+        check_ping(native, SLAAC, 3)
         assert native.report().endswith(f" dns {HERE} 2001:db8:77::53")
         check_echo(far, SLAAC, 30000)  # what is too long waits with lwIP
         iperf3(native, "-t", "1", "-R", target=SLAAC, namespace=far)
@@ -176,7 +172,7 @@ def test_router(options):
         sock.send(frame(ROUTER, ALL_NODES, router_advertisement(lifetime=0, valid=0) +
                         dns_servers(0, HERE)))
         time.sleep(2.5)
-        ping(native, SLAAC)
+        check_ping(native, SLAAC, 3)
         assert native.report().endswith(" dns 2001:db8:77::53")
         native.type("late 600")  # the clock has shown it
         assert native.report().endswith(" dns 2001:db8:77::53")
@@ -194,8 +190,8 @@ def test_jumbo_frames():
         run("ip", "-n", native.namespace, "link", "set", "tap0", "mtu", "9000")
         native.wait_log(rb"ready: iperf3 on 2001:db8:77::2 port 5201\n")
         before = native.stats()["net"]["nic0"]
-        ping(native, GUEST, "-M", "do", "-s", 8952)
-        ping(native, GUEST, "-s", 20000)
+        check_ping(native, GUEST, 3, size=8952, whole=True)
+        check_ping(native, GUEST, 3, size=20000)
         after = native.stats()["net"]["nic0"]
         assert after["tx_frames"] - before["tx_frames"] < 3 + 3 * 3 + 5
         iperf3(native, "-t", "1", "-R")
@@ -222,7 +218,7 @@ def test_address_that_another_has():
     try:
         native.wait_log(rb"address 2001:db8:77::2 not used: another host has it\n")
         native.wait_log(rb"address fe80::ff:fe5e:2\n")
-        ping(native, f"{LINK}%tap0")
+        check_ping(native, f"{LINK}%tap0", 3)
     finally:
         native.close()
 
@@ -234,13 +230,13 @@ def test_address_in_use_is_kept(native):
     with raw_socket(native, 0x86dd) as sock:
         sock.send(frame("fe80::5", ALL_NODES, neighbor_advertisement(GUEST)))
         sock.send(frame("fe80::5", GUEST, neighbor_advertisement(GUEST, flags=0x60)))
-    ping(native, GUEST)
+    check_ping(native, GUEST, 3)
     assert native.stats()["ip6"]["conflicts"] == before + 2
 
 
 def test_path_mtu_on_nobodys_word(native):
     """Messages about packets that were never sent, or with impossible sizes, are not believed."""
-    ping(native, GUEST)
+    check_ping(native, GUEST, 3)
     before = native.stats()["ip6"]
     with raw_socket(native, 0x86dd) as sock:
         for mtu in (0, 68, 1279, 1500, 9000):
@@ -248,7 +244,7 @@ def test_path_mtu_on_nobodys_word(native):
         sock.send(frame("fe80::5", GUEST, too_big(1280, HERE, GUEST)))
         sock.send(frame("fe80::5", GUEST, too_big(1280, GUEST, HERE, following=6)))
         sock.send(frame("fe80::5", GUEST, too_big(1280, GUEST, HERE))[:-1] + b"\1")
-    ping(native, GUEST)
+    check_ping(native, GUEST, 3)
     after = native.stats()["ip6"]
     assert after["refused"] == before["refused"] + 8
     assert after["too_big"] == before["too_big"]
@@ -263,7 +259,7 @@ def test_datagram_longer_than_any(native):
                 sock.send(frame(HERE, GUEST, fragment(offset, 1, number, size), following=44))
             sock.send(frame(HERE, GUEST, fragment(65504, 0, number, 8 + number), following=44))
             time.sleep(0.2)
-    ping(native, GUEST, "-s", 8000)
+    check_ping(native, GUEST, 3, size=8000)
 
 
 def test_neighbors_without_number(native):
@@ -277,7 +273,7 @@ def test_neighbors_without_number(native):
                             router_advertisement(f"2001:db8:{number:x}::", valid=5)))
             if number % 50 == 0:
                 time.sleep(0.01)  # the queue of the TAP device is short
-    ping(native, GUEST)
+    check_ping(native, GUEST, 3)
     iperf3(native, "-t", "1", "-R")
     native.wait_objects(objects + 100, 20)  # groups of the addresses, queues of neighbours
 
@@ -318,7 +314,7 @@ def test_queue_that_feeds_itself():
                 time.sleep(4)  # until the neighbours that nobody knows are forgotten
             else:
                 pytest.fail("it did not come to that")
-        ping(native, GUEST)
+        check_ping(native, GUEST, 3)
     finally:
         native.close()
 
@@ -352,4 +348,4 @@ def test_damaged_packets(native):
                 time.sleep(0.005)
     native.stats()  # it still runs
     inside(native, "ip", "neigh", "flush", "dev", "tap0")
-    ping(native, f"{LINK}%tap0")
+    check_ping(native, f"{LINK}%tap0", 3)

@@ -14,8 +14,9 @@ import pytest
 
 from hvlib.tapnet import enter
 import packets
+from icmp import check_ping
 from packets import checksum, ip4, raw_socket
-from program import HERE, Native, build, questions, run
+from program import HERE, Native, build, run
 from support import wait_for
 
 NICS = 8
@@ -208,10 +209,7 @@ def test_one_peer_behind_two_routers(native, twins):
         native.wait_log(rf"nic{number}: address 2001:db8:{number}::2".encode())
     for _ in range(3):
         for number, end in zip((6, 7), twins):
-            done = subprocess.run(["ip", "netns", "exec", end.name, "ping", "-6", *questions(2),
-                                   "-I", peer, f"2001:db8:{number}::2"], check=False,
-                                  text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            assert " 0% packet loss" in done.stdout, done.stdout
+            check_ping(end, f"2001:db8:{number}::2", 2, source=peer)
 
 
 def test_twins(native, twins):
